@@ -1,0 +1,1 @@
+"""Cryptography: `suite` says what the protocol needs, `sodium` does it with libsodium."""
