@@ -78,7 +78,7 @@ def test_rfc_8032(seed: str, public: str, message: str, signature: str) -> None:
 
 
 def test_rfc_7748_section_6_1() -> None:
-    secret = h("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a")
+    secret = h("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
     assert SUITE.agree_public(secret).hex() == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 
 
