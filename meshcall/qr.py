@@ -6,6 +6,7 @@ correction.  The name is left out, because it would not fit that mode.
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Final
 
 from meshcall.address import SCHEME, encode
@@ -42,11 +43,11 @@ def terminal_lines(public: bytes, *, colour: bool) -> list[str]:
 
 def svg(public: bytes) -> str:
     """A complete SVG document, black on white."""
-    return str(
-        _code(public).svg_inline(
-            scale=8, border=BORDER_MODULES, light="#fff", svgclass=None, lineclass=None, omitsize=True
-        )
-    ).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    document = io.BytesIO()
+    _code(public).save(
+        document, kind="svg", scale=8, border=BORDER_MODULES, light="#fff", svgclass=None, lineclass=None, omitsize=True
+    )
+    return document.getvalue().decode()
 
 
 def _code(public: bytes) -> QRCode:

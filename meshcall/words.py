@@ -40,18 +40,10 @@ def from_seed(seed: bytes) -> list[str]:
 
 def to_seed(text: str) -> bytes:
     """The seed of 24 words; capitals, line ends and numbering do not matter.  Raises WordsError."""
-    if len(text) > TEXT_CHARS_MAX:
-        raise WordsError(f"this is too long for {WORDS} words")
-    words = [word for word in text.lower().replace(",", " ").split() if not _NUMBERING.fullmatch(word)]
-    book = _book()
-    known = set(book.wordlist)
-    wrong = tuple(place for place, word in enumerate(words) if word not in known)
-    if wrong:
-        named = ", ".join(f"the {_ordinal(place)}" for place in wrong[:4]) + (" and more" if len(wrong) > 4 else "")
-        hint = _hint(words[wrong[0]], book.wordlist) if len(wrong) == 1 else ""
-        raise WordsError(f"these words are not in the list, look at them again: {named}{hint}", wrong)
+    words = split(text)
     if len(words) != WORDS:
         raise WordsError(f"a backup has {WORDS} words, these are {len(words)}")
+    book = _book()
     if not book.check(" ".join(words)):
         raise WordsError(
             "each of these words is in the list, but together they do not fit: one of them is another word, "
@@ -60,11 +52,33 @@ def to_seed(text: str) -> bytes:
     return bytes(book.to_entropy(words))
 
 
-def _hint(word: str, known: list[str]) -> str:
+def split(text: str, offset: int = 0) -> list[str]:
+    """The words of a text, each of them in the list; `offset`: how many stand before them.
+
+    Raises WordsError that names the words that are not in the list by their places.
+    """
+    if len(text) > TEXT_CHARS_MAX:
+        raise WordsError(f"this is too long for {WORDS} words")
+    words = [word for word in text.lower().replace(",", " ").split() if not _NUMBERING.fullmatch(word)]
+    book = _book()
+    known = set(book.wordlist)
+    wrong = tuple(place for place, word in enumerate(words, offset) if word not in known)
+    if not wrong:
+        return words
+    if len(wrong) == 1:
+        close = _close(words[wrong[0] - offset], book.wordlist)
+        raise WordsError(f"the {_ordinal(wrong[0])} word is not in the list{close}", wrong)
+    named = [f"the {_ordinal(place)}" for place in wrong[:4]]
+    if len(wrong) > 4:
+        named.append(f"{len(wrong) - 4} more")
+    raise WordsError(f"{', '.join(named[:-1])} and {named[-1]} word are not in the list", wrong)
+
+
+def _close(word: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, n=SUGGESTIONS_MAX)
-    return f" (the list has {' and '.join(close)})" if close else ""
+    return f"; it has {' and '.join(close)}" if close else ""
 
 
 def _ordinal(place: int) -> str:
