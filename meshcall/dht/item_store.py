@@ -133,12 +133,12 @@ class ItemStore:
         if old is not None:
             size = _size(old.item)
             if item != old.item:
-                self._push_out(now, self._losers(target, old.subnet, _size(item)) or ())
+                self._push_out(now, self._losers(target, old.subnet, _size(item)))
                 self.bytes += _size(item) - size
             stored[target] = old._replace(item=item, expires=expires)
         else:
             subnet = subnet_of(source)
-            self._push_out(now, self._losers(target, subnet, _size(item)) or ())
+            self._push_out(now, self._losers(target, subnet, _size(item)))
             if not stored:
                 self._oldest = expires
                 self._sweep_due = max(expires, now + SWEEP_SECONDS)
@@ -219,32 +219,33 @@ class ItemStore:
         counts = {**self._held, subnet: held}
         newcomer = self._own_id ^ int.from_bytes(target, "big") if more_items else -1
         losers: list[bytes] = []
-        left = dict(stored)
-        left.pop(target, None)
         freed = 0
         while over_quota or self._is_short(more_items - len(losers), more_bytes - freed):
             most = held if over_quota else max(counts.values())
-            crowd = {subnet} if over_quota else {each for each, count in counts.items() if count == most}
-            farthest = max(
-                ((entry.distance, each) for each, entry in left.items() if entry.subnet in crowd), default=(-1, b"")
-            )
-            if subnet in crowd and newcomer > farthest[0]:
+            # one loser out of thousands: this loop is what a full store costs
+            farthest, loser = -1, b""
+            for each, entry in stored.items():
+                distance = entry[3]
+                if distance > farthest and each != target and each not in losers:
+                    holder = entry[2]
+                    if holder == subnet if over_quota else counts[holder] == most:
+                        farthest, loser = distance, each
+            if newcomer > farthest and (over_quota or counts[subnet] == most):
                 return None
-            if not farthest[1]:
-                # only an update can come here, when its own subnet holds the most and nothing else
-                counts.pop(subnet)
-                if not left:
+            if not loser:
+                # an update whose own subnet holds most, and nothing but this item: the next largest
+                if not any(count for holder, count in counts.items() if holder != subnet):
                     return None
+                counts[subnet] = 0
                 continue
-            entry = left.pop(farthest[1])
-            counts[entry.subnet] -= 1
-            freed += _size(entry.item)
-            losers.append(farthest[1])
+            counts[stored[loser].subnet] -= 1
+            freed += _size(stored[loser].item)
+            losers.append(loser)
             over_quota = False
         return losers
 
-    def _push_out(self, now: float, losers: list[bytes] | tuple[()]) -> None:
-        for target in losers:
+    def _push_out(self, now: float, losers: list[bytes] | None) -> None:
+        for target in losers or ():
             self._remove(now, target)
 
     def _remove(self, now: float, target: bytes) -> None:

@@ -190,7 +190,8 @@ class Proven:
         return endpoint in self._new or (self._old is not None and endpoint in self._old)
 
     def _next_generation(self, now: float) -> dict[Endpoint, None]:
-        self._old = None if now >= self._turn + self._half_life else self._new
+        missed = now - self._turn
+        self._old = None if missed >= self._half_life else self._new
         self._new = {}
-        self._turn = now + self._half_life
+        self._turn = (self._turn if 0 <= missed < self._half_life else now) + self._half_life
         return self._new

@@ -24,12 +24,18 @@ _Peers = dict[Endpoint, tuple[float, bytes]]
 
 
 class PeerStore:
-    """Endpoints by info-hash, each until 30 minutes after its last announcement."""
+    """Endpoints by info-hash, each until 30 minutes after its last announcement.
+
+    A subnet over one of its quotas replaces its own oldest endpoint.  When a list or the whole store
+    is full, the oldest endpoint of the subnet that holds most there goes, counting the newcomer.
+    """
 
     __slots__ = (
         "_by_hash",
-        "_held",
+        "_by_level",
+        "_by_subnet",
         "_life",
+        "_oldest",
         "_peers_max",
         "_per_hash_max",
         "_per_subnet_and_hash_max",
@@ -53,9 +59,12 @@ class PeerStore:
         self._life = life_seconds
         self.count = 0
         """Endpoints kept, one under two info-hashes counted twice."""
+        # each list and each subnet's share is in the order of expiry
         self._by_hash: dict[bytes, _Peers] | None = None
-        self._held: dict[bytes, int] = {}
-        self._sweep_due = 0.0
+        self._by_subnet: dict[bytes, dict[tuple[bytes, Endpoint], None]] | None = None
+        # subnets by how many endpoints they hold, to find the largest holder without a search
+        self._by_level: dict[int, dict[bytes, None]] | None = None
+        self._oldest = self._sweep_due = 0.0
 
     @property
     def next_expiry(self) -> float | None:
@@ -64,31 +73,15 @@ class PeerStore:
 
     def announce(self, now: float, info_hash: bytes, endpoint: Endpoint) -> bool:
         """Keep this endpoint, or let it live anew.  False where it found no room or cannot be used."""
-        by_hash = self._by_hash
-        if by_hash is None:
-            by_hash = self._by_hash = {}
-            self._sweep_due = now + self._life
-        peers = by_hash.get(info_hash)
+        peers = None if self._by_hash is None else self._by_hash.get(info_hash)
         if peers is not None and endpoint in peers:
-            # moved to the end, so that each list is in the order of expiry
-            entry = peers.pop(endpoint)
-            peers[endpoint] = (now + self._life, entry[1])
-            return True
-        if not is_usable(endpoint):
+            self._remove(info_hash, endpoint)
+        elif not is_usable(endpoint):
             return False
         subnet = subnet_of(endpoint)
-        if self._held.get(subnet, 0) >= self._per_subnet_max:
-            self._sweep(now)
-            if self._held.get(subnet, 0) >= self._per_subnet_max:
-                return False
-        if peers is not None and not self._make_room_here(now, info_hash, subnet):
+        if not self._make_room(now, info_hash, subnet):
             return False
-        if self.count >= self._peers_max and not self._make_room(now, subnet):
-            return False
-        self._by_hash = by_hash
-        by_hash.setdefault(info_hash, {})[endpoint] = (now + self._life, subnet)
-        self._held[subnet] = self._held.get(subnet, 0) + 1
-        self.count += 1
+        self._insert(now, info_hash, endpoint, subnet)
         return True
 
     def peers(self, now: float, info_hash: bytes, family: int, limit: int, rng: Random) -> list[bytes]:
@@ -104,56 +97,79 @@ class PeerStore:
         if self._by_hash and now >= self._sweep_due:
             self._sweep(now)
 
-    def _make_room_here(self, now: float, info_hash: bytes, subnet: bytes) -> bool:
+    def _make_room(self, now: float, info_hash: bytes, subnet: bytes) -> bool:
         """See to it that one more of `subnet` may come under this info-hash."""
-        peers = (self._by_hash or {})[info_hash]
-        counts: dict[bytes, int] = {}
-        for _, each in peers.values():
-            counts[each] = counts.get(each, 0) + 1
-        mine = counts.get(subnet, 0) + 1
-        if mine > self._per_subnet_and_hash_max:
-            loser = next(each for each, entry in peers.items() if entry[1] == subnet)
-        elif len(peers) < self._per_hash_max:
-            return True
-        else:
-            most = max(counts.values())
-            if mine > most and peers[next(iter(peers))][0] > now:
-                loser = next(each for each, entry in peers.items() if entry[1] == subnet)
-            else:
-                loser = next(each for each, entry in peers.items() if entry[0] <= now or counts[entry[1]] == most)
-        self._remove(info_hash, loser)
-        return True
-
-    def _make_room(self, now: float, subnet: bytes) -> bool:
-        """See to it that one more of `subnet` may come at all."""
-        self._sweep(now)
+        if self._by_hash is None or self._by_subnet is None or self._by_level is None:
+            return self._peers_max > 0
+        mine = self._by_subnet.get(subnet, ())
+        here = self._by_hash.get(info_hash)
+        loser = None if here is None else self._loser_here(now, here, subnet)
+        if loser is not None:
+            self._remove(info_hash, loser)
+        elif len(mine) >= self._per_subnet_max:
+            self._remove(*next(iter(mine)))
         if self.count < self._peers_max:
             return True
-        most = max(self._held.values())
-        if self._held.get(subnet, 0) + 1 > most:
+        if now >= self._oldest:
+            self._sweep(now)
+            if self.count < self._peers_max:
+                return True
+        most = max(self._by_level)
+        if len(self._by_subnet.get(subnet, ())) >= most:
             return False
-        # of those that hold most, the one whose announcement is oldest
-        _, info_hash, endpoint = min(
-            (entry[0], info_hash, endpoint)
-            for info_hash, peers in (self._by_hash or {}).items()
-            for endpoint, entry in peers.items()
-            if self._held[entry[1]] == most
-        )
-        self._remove(info_hash, endpoint)
+        self._remove(*next(iter(self._by_subnet[next(iter(self._by_level[most]))])))
         return True
 
+    def _loser_here(self, now: float, here: _Peers, subnet: bytes) -> Endpoint | None:
+        """Whose place in a list one more of `subnet` would take; None: there is room."""
+        counts: dict[bytes, int] = {}
+        for _, each in here.values():
+            counts[each] = counts.get(each, 0) + 1
+        mine = counts.get(subnet, 0) + 1
+        if mine <= self._per_subnet_and_hash_max:
+            if len(here) < self._per_hash_max:
+                return None
+            oldest = next(iter(here))
+            if here[oldest][0] <= now:
+                return oldest
+            most = max(counts.values())
+            if mine <= most:
+                return next(each for each, entry in here.items() if counts[entry[1]] == most)
+        return next(each for each, entry in here.items() if entry[1] == subnet)
+
+    def _insert(self, now: float, info_hash: bytes, endpoint: Endpoint, subnet: bytes) -> None:
+        expires = now + self._life
+        if self._by_hash is None or self._by_subnet is None:
+            self._by_hash, self._by_subnet, self._by_level = {}, {}, {}
+            self._oldest = expires
+            self._sweep_due = max(expires, now + SWEEP_SECONDS)
+        self._by_hash.setdefault(info_hash, {})[endpoint] = (expires, subnet)
+        share = self._by_subnet.setdefault(subnet, {})
+        share[info_hash, endpoint] = None
+        self._set_level(subnet, len(share) - 1, len(share))
+        self.count += 1
+
     def _remove(self, info_hash: bytes, endpoint: Endpoint) -> None:
-        by_hash = self._by_hash or {}
+        by_hash, by_subnet = self._by_hash or {}, self._by_subnet or {}
         peers = by_hash[info_hash]
         subnet = peers.pop(endpoint)[1]
         if not peers:
             del by_hash[info_hash]
-        count = self._held[subnet] - 1
-        if count:
-            self._held[subnet] = count
-        else:
-            del self._held[subnet]
+        share = by_subnet[subnet]
+        del share[info_hash, endpoint]
+        if not share:
+            del by_subnet[subnet]
+        self._set_level(subnet, len(share) + 1, len(share))
         self.count -= 1
+
+    def _set_level(self, subnet: bytes, before: int, after: int) -> None:
+        levels = self._by_level or {}
+        if before:
+            del levels[before][subnet]
+            if not levels[before]:
+                del levels[before]
+        if after:
+            levels.setdefault(after, {})[subnet] = None
 
     def _sweep(self, now: float) -> None:
         by_hash = self._by_hash or {}
@@ -161,7 +177,7 @@ class PeerStore:
             for endpoint in [each for each, entry in by_hash[info_hash].items() if entry[0] <= now]:
                 self._remove(info_hash, endpoint)
         if by_hash:
-            oldest = min(next(iter(peers.values()))[0] for peers in by_hash.values())
-            self._sweep_due = max(oldest, now + SWEEP_SECONDS)
+            self._oldest = min(next(iter(peers.values()))[0] for peers in by_hash.values())
+            self._sweep_due = max(self._oldest, now + SWEEP_SECONDS)
         else:
-            self._by_hash = None
+            self._by_hash = self._by_subnet = self._by_level = None

@@ -1,0 +1,86 @@
+"""Upkeep of a routing table: which contact to ask next so that the table stays alive and fills up.
+
+One question every few seconds does for pinging and refreshing at once: a find_node to the contact
+heard from longest ago, for a random ID in the range of its bucket (as libtorrent does it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshcall.dht.contact import Contact
+from meshcall.dht.node_id import random_id_in
+from meshcall.dht.table import Bucket, Table
+
+if TYPE_CHECKING:
+    from random import Random
+
+TICK_SECONDS = 3.0
+"""Between two questions; 300 contacts are each asked within 15 minutes."""
+FILL_TICK_SECONDS = 1.0
+"""The same in the first minutes, while the table fills."""
+FILL_SECONDS = 120.0
+STALE_SECONDS = 900.0
+"""A contact that has been silent for so long is asked (BEP 5: 15 minutes)."""
+NEIGHBOURHOOD_SECONDS = 900.0
+"""Between two look-ups of our own ID."""
+REJOIN_MIN_SECONDS = 1.0
+REJOIN_MAX_SECONDS = 60.0
+"""Waits between attempts to find the network, doubled each time."""
+BUCKETS_LOOKED_AT = 4
+"""Buckets examined in one tick."""
+
+
+class Upkeep:
+    """The clock-work of one table."""
+
+    __slots__ = ("_bucket", "_rng", "_started", "neighbourhood_at", "next_tick", "rejoin_at", "rejoin_wait")
+
+    def __init__(self, now: float, rng: Random) -> None:
+        self._rng = rng
+        self.restart(now)
+        self._bucket = 0
+
+    def restart(self, now: float) -> None:
+        """Begin anew, as at the start or in a new network."""
+        self._started = now
+        self.next_tick = now + FILL_TICK_SECONDS * self._rng.uniform(0.5, 1.5)
+        self.neighbourhood_at = now + NEIGHBOURHOOD_SECONDS * self._rng.uniform(0.5, 1.0)
+        self.rejoin_at = now
+        self.rejoin_wait = REJOIN_MIN_SECONDS
+
+    def tick(self, now: float, table: Table) -> tuple[Contact, bytes] | None:
+        """The contact to ask and the target to ask it for; None if nobody is due."""
+        pause = FILL_TICK_SECONDS if now - self._started < FILL_SECONDS else TICK_SECONDS
+        self.next_tick = now + pause * self._rng.uniform(0.75, 1.25)
+        for _ in range(min(BUCKETS_LOOKED_AT, len(table.buckets))):
+            self._bucket = (self._bucket + 1) % len(table.buckets)
+            bucket = table.buckets[self._bucket]
+            contact = self._due(now, bucket)
+            if contact is not None:
+                bucket.last_updated = now
+                low, high = bucket.range
+                return contact, random_id_in(self._rng, low, high)
+        return None
+
+    def _due(self, now: float, bucket: Bucket) -> Contact | None:
+        """The contact heard from longest ago, if it is stale or the bucket has room and was left alone."""
+        if not bucket.nodes:
+            return None
+        contact = min(bucket.nodes.values(), key=_last_seen)
+        stale = not contact.seen or contact.failures > 0 or now - contact.seen > STALE_SECONDS
+        lonely = len(bucket.nodes) < bucket.ksize and now - bucket.last_updated > STALE_SECONDS
+        return contact if stale or lonely else None
+
+    def rejoin(self, now: float) -> None:
+        """An attempt to find the network begins; the next one waits longer."""
+        self.rejoin_at = now + self.rejoin_wait * self._rng.uniform(0.8, 1.2)
+        self.rejoin_wait = min(self.rejoin_wait * 2, REJOIN_MAX_SECONDS)
+
+    def visit(self, now: float) -> None:
+        """A look-up of our own ID begins."""
+        self.neighbourhood_at = now + NEIGHBOURHOOD_SECONDS * self._rng.uniform(0.8, 1.2)
+
+
+def _last_seen(contact: Contact) -> float:
+    return contact.seen

@@ -1,0 +1,141 @@
+"""A small network of DHT cores in virtual time, for tests: uniform delays, loss, sudden death."""
+
+from __future__ import annotations
+
+import heapq
+from random import Random
+
+from meshcall.core import Endpoint, endpoint
+from meshcall.dht.config import DhtConfig
+from meshcall.dht.events import Event, GetFinished, Joined, PeersFinished, PutFinished
+from meshcall.dht.items import MutableItem, signing_buffer
+from meshcall.dht.node import Dht
+
+FINAL = (GetFinished, PutFinished, PeersFinished)
+
+
+class PaperVerifier:
+    """Signatures of true length without strength; `sign` makes what `verify` accepts."""
+
+    def sign(self, public: bytes, message: bytes) -> bytes:
+        import hashlib
+
+        return hashlib.blake2b(public + message).digest()
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        return signature == self.sign(public, message)
+
+
+class SmallWorld:
+    """Nodes at 10.0.a.b (or wherever `host` says); `now` in seconds."""
+
+    def __init__(self, seed: int = 1, delay: tuple[float, float] = (0.04, 0.08), loss: float = 0.0) -> None:
+        self.rng = Random(seed)
+        self.delay = delay
+        self.loss = loss
+        self.now = 0.0
+        self.suite = PaperVerifier()
+        self.nodes: dict[Endpoint, Dht] = {}
+        self.dead: set[Endpoint] = set()
+        self.events: dict[Endpoint, list[tuple[float, Event]]] = {}
+        self.delivered = 0
+        self.sent: dict[Endpoint, int] = {}
+        self.wire: list[tuple[Endpoint, Endpoint, bytes]] | None = None
+        self._heap: list[tuple[float, int, Endpoint, Endpoint | None, bytes]] = []
+        self._order = 0
+
+    def add(self, config: DhtConfig | None = None, host: str | None = None, boot: Endpoint | None = None) -> Endpoint:
+        number = len(self.nodes)
+        where = endpoint(host or f"10.0.{number // 250}.{number % 250 + 1}", 6881)
+        node = Dht(self.now, rng=self.rng, verifier=self.suite, config=config)
+        self.nodes[where] = node
+        self.events[where] = []
+        if boot is not None:
+            node.bootstrap(self.now, [boot])
+        self.drain(where)
+        return where
+
+    def item(self, name: bytes, seq: int, value: bytes, salt: bytes = b"") -> MutableItem:
+        public = name.ljust(32, b".")
+        return MutableItem(public, salt, seq, value, self.suite.sign(public, signing_buffer(salt, seq, value)))
+
+    def send(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
+        self._order += 1
+        self.sent[source] = self.sent.get(source, 0) + 1
+        if self.wire is not None:
+            self.wire.append((source, target, data))
+        if self.rng.random() >= self.loss:
+            at = self.now + self.rng.uniform(*self.delay)
+            heapq.heappush(self._heap, (at, self._order, target, source, data))
+
+    def drain(self, where: Endpoint) -> None:
+        node = self.nodes[where]
+        for target, data in node.outbox:
+            self.send(where, target, data)
+        node.outbox.clear()
+        self.events[where] += [(self.now, event) for event in node.events]
+        node.events.clear()
+        wake = node.next_wake()
+        if wake is not None:
+            self._order += 1
+            heapq.heappush(self._heap, (max(wake, self.now), self._order, where, None, b""))
+
+    def run(self, until: float) -> None:
+        while self._heap and self._heap[0][0] <= until:
+            self.step()
+        self.now = max(self.now, until)
+
+    def step(self) -> None:
+        at, _, where, source, data = heapq.heappop(self._heap)
+        self.now = at
+        node = self.nodes.get(where)
+        if node is None or where in self.dead:
+            return
+        if source is None:
+            wake = node.next_wake()
+            if wake is None or wake > at:
+                return
+            node.wake(at)
+        else:
+            self.delivered += 1
+            node.receive(at, source, data)
+        self.drain(where)
+
+    def finish(self, where: Endpoint, operation: int, seconds: float = 60.0) -> Event:
+        """Run until the operation of this node is over."""
+        self.drain(where)
+        end = self.now + seconds
+        while self._heap and self._heap[0][0] <= end:
+            for _, event in self.events[where]:
+                if isinstance(event, FINAL) and event.operation == operation:
+                    return event
+            self.step()
+        raise AssertionError(f"operation {operation} did not finish within {seconds} s")
+
+    def first(self, where: Endpoint, operation: int) -> float | None:
+        """When the first item of this operation was handed up."""
+        for at, event in self.events[where]:
+            if getattr(event, "operation", None) == operation and type(event).__name__ == "ItemFound":
+                return at
+        return None
+
+    def joined(self) -> int:
+        return sum(any(isinstance(event, Joined) for _, event in events) for events in self.events.values())
+
+
+def grown(count: int, seed: int = 1, warm: int = 2, **more: object) -> tuple[SmallWorld, list[Endpoint]]:
+    """A settled network of `count` nodes, each of which has looked up `warm` random keys."""
+    world = SmallWorld(seed, **more)  # type: ignore[arg-type]
+    boot = world.add()
+    places = [boot]
+    for _ in range(count - 1):
+        world.run(world.now + 0.05)
+        places.append(world.add(boot=boot))
+    world.run(world.now + 5)
+    for _ in range(warm):
+        for where in places:
+            world.nodes[where].get_mutable(world.now, world.rng.randbytes(32))
+            world.drain(where)
+            world.run(world.now + 0.05)
+    world.run(world.now + 10)
+    return world, places
