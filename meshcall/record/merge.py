@@ -39,7 +39,7 @@ def merge(
     """
     found = found or Record()
     mine = own.identity if own else formerly
-    revocations = _merge_revoked((*found.revoked, *revoked), unix_time)
+    revocations = merge_revoked((*found.revoked, *revoked), unix_time)
     barred = {revocation.serial for revocation in revocations}
     devices = [
         device
@@ -58,7 +58,8 @@ def fit(record: Record, *, keep: tuple[int, bytes] | None = None) -> Record:
     First each device is cut to LEASES_MAX and DIRECT_MAX.  Then are left out, one after the other, until it fits:
     1. whole devices above DEVICES_MAX, those with the oldest entry first;
     2. the last lease of the device that has most of them, while any has more than one;
-    3. the last direct address (IPv6 before IPv4) of the device that has most, while any has more than one;
+    3. the last direct address (IPv6 before IPv4) of the device that has most, while any has more than one, or one
+       beside a lease;
     4. fields of unknown type: the record's, then the devices', oldest entry first;
     5. whole devices, oldest entry first.
     Among equals the oldest entry gives way, then the highest serial; the device
@@ -69,9 +70,9 @@ def fit(record: Record, *, keep: tuple[int, bytes] | None = None) -> Record:
     unknown = record.unknown
     del order[: max(0, len(order) - DEVICES_MAX)]
     while encoded_size(made := _made(record, order, unknown)) > PLAINTEXT_BYTES:
-        if (at := _most([len(d.leases) for d in order])) is not None:
+        if (at := _most([len(d.leases) for d in order], least=2)) is not None:
             order[at] = replace(order[at], leases=order[at].leases[:-1])
-        elif (at := _most([len(d.direct_v4) + len(d.direct_v6) for d in order])) is not None:
+        elif (at := _most([_spare_direct(device) for device in order], least=1)) is not None:
             order[at] = _less_direct(order[at])
         elif unknown:
             unknown = ()
@@ -96,10 +97,16 @@ def _made(record: Record, devices: list[DeviceEntry], unknown: tuple[tuple[int, 
     return Record(tuple(sorted(devices, key=lambda device: device.identity)), record.revoked, unknown)
 
 
-def _most(counts: list[int]) -> int | None:
-    """The first place of the highest count above 1."""
+def _most(counts: list[int], *, least: int) -> int | None:
+    """The first place of the highest count, if that is `least` or more."""
     highest = max(counts, default=0)
-    return counts.index(highest) if highest > 1 else None
+    return counts.index(highest) if highest >= least else None
+
+
+def _spare_direct(device: DeviceEntry) -> int:
+    """How many direct addresses it has, unless the only one is all there is to reach it by."""
+    count = len(device.direct_v4) + len(device.direct_v6)
+    return count if count > 1 or device.leases else 0
 
 
 def _less_direct(device: DeviceEntry) -> DeviceEntry:
@@ -108,7 +115,7 @@ def _less_direct(device: DeviceEntry) -> DeviceEntry:
     return replace(device, direct_v4=device.direct_v4[:-1])
 
 
-def _merge_revoked(revoked: Iterable[Revocation], unix_time: float) -> tuple[Revocation, ...]:
+def merge_revoked(revoked: Iterable[Revocation], unix_time: float) -> tuple[Revocation, ...]:
     """Each serial once with its latest end, without the ended ones; above REVOKED_MAX the first to end are left out."""
     latest: dict[int, int] = {}
     for revocation in revoked:

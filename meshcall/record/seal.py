@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshcall.crypto.suite import SEAL_NONCE_BYTES, SEAL_TAG_BYTES
 from meshcall.dht.items import SEQ_MAX, MutableItem, signing_buffer
 from meshcall.errors import BadPacket
+from meshcall.identity import Certificate
 from meshcall.record.blinding import blinded_key, blinded_public, seal_key
 from meshcall.wire.record import PLAINTEXT_BYTES, DeviceEntry, Record, decode_record, encode_record
 
@@ -28,12 +29,10 @@ BEP 44 allows 1000.  880 is what an answer over IPv6 can carry beside 8 contacts
 through the 1492 bytes of a DSL line; fragments get lost on the way through many NATs.
 """
 
-_CERTIFICATE_DOMAIN = b"meshcall device 1"
-
 
 def next_seq(previous: int | None, unix_time: float) -> int:
     """The `seq` of a new item: the Unix time, or one more than the previous one where that is later."""
-    return max(0 if previous is None else previous + 1, int(unix_time))
+    return min(max(0 if previous is None else previous + 1, int(unix_time)), SEQ_MAX)
 
 
 def seal_record(suite: Suite, key: SigningKey, period: int, record: Record, seq: int) -> MutableItem:
@@ -82,10 +81,15 @@ def open_item(suite: Suite, public: bytes, period: int, item: MutableItem, unix_
     return replace(record, devices=devices)
 
 
+def device_entry(certificate: Certificate) -> DeviceEntry:
+    """The entry of a certified device, without any way to it yet; `dataclasses.replace` adds those."""
+    return DeviceEntry(certificate.serial, certificate.static, certificate.expiry, certificate.signature)
+
+
 def is_certified(suite: Suite, public: bytes, device: DeviceEntry, unix_time: float) -> bool:
     """Whether the identity has certified this device's key and serial, until a time that has not passed."""
-    message = _CERTIFICATE_DOMAIN + device.static + device.serial.to_bytes(4, "big") + device.expiry.to_bytes(8, "big")
-    return unix_time < device.expiry and suite.verify(public, message, device.signature)
+    certificate = Certificate(device.static, device.serial, device.expiry, device.signature)
+    return certificate.is_valid(suite, public, unix_time)
 
 
 def is_fresh(device: DeviceEntry, unix_time: float) -> bool:

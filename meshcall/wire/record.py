@@ -88,7 +88,7 @@ class DeviceEntry:
     """What one device says of itself."""
 
     serial: int
-    """Of its certificate, 32 bits."""
+    """Of its certificate: 32 bits, not 0."""
     static: bytes
     """Its X25519 static key: 32 bytes."""
     expiry: int
@@ -246,6 +246,8 @@ def _decode_device(data: bytes) -> DeviceEntry:
     if len(data) < _DEVICE.size:
         raise BadPacket("record device")
     serial, static, expiry_high, expiry_low, signature, time, lifetime, capabilities = _DEVICE.unpack_from(data)
+    if not serial:
+        raise BadPacket("record serial")
     leases: list[RelayLease] = []
     direct_v4: tuple[Endpoint, ...] = ()
     direct_v6: tuple[Endpoint, ...] = ()
@@ -334,6 +336,6 @@ def _decode_revoked(data: bytes) -> tuple[Revocation, ...]:
     if rest or not 0 < count <= REVOKED_MAX:
         raise BadPacket("record revoked")
     revoked = tuple(Revocation(serial, until) for serial, until in _REVOCATION.iter_unpack(data))
-    if any(one.serial >= two.serial for one, two in pairwise(revoked)):
+    if not revoked[0].serial or any(one.serial >= two.serial for one, two in pairwise(revoked)):
         raise BadPacket("record order")
     return revoked
