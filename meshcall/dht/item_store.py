@@ -22,6 +22,8 @@ ITEM_BYTES_MAX_IN_ALL = 2_000_000
 ITEMS_PER_SUBNET_MAX = 64
 ITEM_LIFE_SECONDS = 7200.0
 """Two hours after it was last put (BEP 44, "Expiration")."""
+SEQS_REMEMBERED_MAX = 4000
+"""Mutable items that are gone, whose seq is still known."""
 SWEEP_SECONDS = 60.0
 """Expired items are never handed out, and taken away at most this much later."""
 
@@ -61,6 +63,7 @@ class ItemStore:
         "_own_id",
         "_per_subnet_max",
         "_plan",
+        "_seqs_max",
         "_stored",
         "_sweep_due",
         "bytes",
@@ -73,12 +76,14 @@ class ItemStore:
         bytes_max: int = ITEM_BYTES_MAX_IN_ALL,
         per_subnet_max: int = ITEMS_PER_SUBNET_MAX,
         life_seconds: float = ITEM_LIFE_SECONDS,
+        seqs_remembered_max: int = SEQS_REMEMBERED_MAX,
     ) -> None:
         self._own_id = int.from_bytes(own_id, "big")
         self._items_max = items_max
         self._bytes_max = bytes_max
         self._per_subnet_max = per_subnet_max
         self._life = life_seconds
+        self._seqs_max = seqs_remembered_max
         self.bytes = 0
         """Bytes of all values and salts."""
         self._stored: dict[bytes, StoredItem] | None = None
@@ -263,7 +268,7 @@ class ItemStore:
             self._remember_gone(now, target, old.item.seq)
 
     def _remember_gone(self, now: float, target: bytes, seq: int) -> None:
-        if self._gone is None or now >= self._gone_turn or len(self._gone) * 2 >= self._items_max:
+        if self._gone is None or now >= self._gone_turn or len(self._gone) * 2 >= self._seqs_max:
             self._gone_before = None if now >= self._gone_turn + self._life else self._gone
             self._gone = {}
             self._gone_turn = now + self._life

@@ -163,7 +163,9 @@ class PeerStore:
         self.count -= 1
 
     def _set_level(self, subnet: bytes, before: int, after: int) -> None:
-        levels = self._by_level or {}
+        levels = self._by_level
+        if levels is None:
+            return
         if before:
             del levels[before][subnet]
             if not levels[before]:
