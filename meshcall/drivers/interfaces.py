@@ -1,0 +1,66 @@
+"""Notices that the machine's addresses changed: another network, a cable, a phone's hotspot.
+
+Polls, because that works everywhere and costs a millisecond every two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from meshcall.core import Endpoint, endpoint
+from meshcall.errors import UsageError
+
+LOOK_EVERY_SECONDS = 2.0
+ADDRESSES_MAX = 64
+INNER_INTERFACES = ("docker", "veth", "br-", "virbr", "vnet", "cni", "lo")
+"""Names (beginnings) of interfaces that lead nowhere but into this machine; containers come and go on them."""
+
+Addresses = frozenset[str]
+
+
+def read_addresses() -> Addresses:
+    """The numeric addresses of all interfaces, loopback and link-local ones left out."""
+    import ifaddr  # pays only where a daemon runs
+
+    found: set[str] = set()
+    for adapter in ifaddr.get_adapters():
+        if str(adapter.name).startswith(INNER_INTERFACES):
+            continue
+        for ip in adapter.ips:
+            text = ip.ip[0] if isinstance(ip.ip, tuple) else ip.ip
+            if not text.startswith(("127.", "169.254.", "fe80:")) and text != "::1" and len(found) < ADDRESSES_MAX:
+                found.add(text)
+    return frozenset(found)
+
+
+def local_endpoints(bound: list[Endpoint], addresses: Addresses) -> list[Endpoint]:
+    """Under which endpoints the sockets are known on this machine: a wildcard stands for all addresses."""
+    found: list[Endpoint] = []
+    for where in bound:
+        if any(where[:-2]):
+            found.append(where)
+            continue
+        port = where[-2] << 8 | where[-1]
+        for text in sorted(addresses):
+            try:
+                one = endpoint(text, port)
+            except UsageError:  # an address form of an exotic interface
+                continue
+            if len(one) == len(where):
+                found.append(one)
+    return found
+
+
+async def watch_addresses(
+    on_change: Callable[[Addresses], None], read: Callable[[], Addresses] = read_addresses
+) -> None:
+    """Call `on_change(addresses)` when they are others than before; runs until cancelled."""
+    before = read()
+    while True:
+        await trio.sleep(LOOK_EVERY_SECONDS)
+        current = read()
+        if current != before:
+            before = current
+            on_change(current)
