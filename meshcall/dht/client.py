@@ -38,6 +38,10 @@ ASK_TRIES_MAX = 2
 """Times that a look-up asks the same node."""
 NEAR_FACTOR = 1.5
 """A node within the expected distance of the (1.5 k)-th probably belongs to the result."""
+SILENT_SECONDS = 60.0
+"""For so long, look-ups pass over an endpoint that did not answer, whoever names it..."""
+SILENT_MAX = 256
+"""...and so many of them are remembered."""
 FAMILY_OF_LENGTH = {6: 4, 18: 6}
 """Address family by the length of an endpoint."""
 
@@ -74,6 +78,7 @@ class Client:
         self._events = events
         self._number = 0
         self._heard_at = now
+        self._silent: dict[Endpoint, float] = {}
 
     def new(
         self, now: float, kind: str, target: bytes, *, public: bytes = b"", salt: bytes = b"", trace: bool = False
@@ -105,7 +110,7 @@ class Client:
             reach = (size.expected_distance(self._k) or 0) if for_writing else 0
             query = operation.queries[family] = Query(number, self._k, near, reach)
             contacts = table.nearest(number, self._k * 2)
-            query.add([(c.id, c.endpoint) for c in contacts], 1, True)
+            query.add([(c.id, c.endpoint) for c in contacts], 1, True, self._recently_silent(now))
             if len(contacts) < self._k:
                 length = 6 if family == 4 else 18
                 for where in [where for where in self.bootstrap if len(where) == length][:SEEDS_MAX]:
@@ -238,6 +243,7 @@ class Client:
         """Somebody answered: the contact is live."""
         table = self._tables[family]
         contact = table.at(source)
+        self._silent.pop(source, None)
         if node_id is not None and (contact is None or contact.id != node_id):
             contact = Contact(node_id, source)
             contact.seen = now
@@ -284,7 +290,8 @@ class Client:
         if candidate.state == ANSWERED:
             if candidate.token:
                 self.last_holder = Holder(node_id, candidate.endpoint, candidate.token)
-            operation.queries[family].add(contacts, candidate.hops + 1, not is_global(candidate.endpoint[:-2]))
+            private = not is_global(candidate.endpoint[:-2])
+            operation.queries[family].add(contacts, candidate.hops + 1, private, self._recently_silent(now))
         self._advance(now, operation)
 
     def _candidate_failed(self, now: float, operation: Operation, candidate: Candidate) -> None:
@@ -341,8 +348,12 @@ class Client:
             detail.outstanding -= 1
         # Not while nobody at all is heard: then it is our own line that is down.
         again = isinstance(detail, Candidate) and detail.outstanding > 0
-        if contact is not None and not again and contact.seen <= request.sent < self._heard_at:
-            table.failed(contact)
+        if not again and request.sent < self._heard_at:
+            if contact is not None and contact.seen <= request.sent:
+                table.failed(contact)
+            self._silent[request.endpoint] = now
+            if len(self._silent) > SILENT_MAX:
+                del self._silent[next(iter(self._silent))]
         if isinstance(operation, Operation) and isinstance(detail, Candidate):
             self._candidate_failed(now, operation, detail)
 
@@ -351,6 +362,16 @@ class Client:
         cancelled = self.operations.pop(number, None)
         if cancelled is not None:
             cancelled.finished = True
+
+    def _recently_silent(self, now: float) -> dict[Endpoint, float]:
+        """Endpoints that did not answer lately, in the order in which that was noticed."""
+        silent = self._silent
+        while silent:
+            where = next(iter(silent))
+            if now - silent[where] < SILENT_SECONDS:
+                break
+            del silent[where]
+        return silent
 
     def _count(self, what: str) -> None:
         self._counters[what] = self._counters.get(what, 0) + 1

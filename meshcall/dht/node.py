@@ -29,6 +29,9 @@ from meshcall.wire.bencode import decode
 if TYPE_CHECKING:
     from random import Random
 
+JOINED_ANSWERS = 4
+"""Nodes that must have answered before look-ups make sense; the neighbourhood is still being explored then."""
+
 
 class Dht:
     """A Mainline DHT node for one or both address families (4, 6).  A `core.Core`."""
@@ -358,7 +361,7 @@ class Dht:
         for family, operation in list(self._joining.items()):
             if operation.finished:
                 del self._joining[family]
-            if not self._joined and operation.answers >= (1 if operation.finished else self.config.k):
+            if not self._joined and operation.answers >= (1 if operation.finished else JOINED_ANSWERS):
                 self._joined = True
                 self.events.append(Joined(sum(table.size for table in self.tables.values())))
 

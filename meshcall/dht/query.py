@@ -9,7 +9,7 @@ counts again.  The *window* is the first k that are not stepped over, and everyb
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from meshcall.core import Endpoint
 from meshcall.dht.node_id import is_global, is_usable, subnet_of
@@ -24,6 +24,10 @@ CONTACTS_PER_ANSWER_MAX = 20
 """Contacts read from one answer (k is 8 or 20 in the networks there are)."""
 WINDOW_MAX = 20
 """Nodes that a look-up may end on, however many are within `reach`."""
+SILENT_PER_SPARE = 2
+"""For so many silent candidates, one beyond the window is asked ahead..."""
+SPARES_MAX = 6
+"""...up to so many."""
 SUBNET_CANDIDATES_MAX = 2
 """Candidates of one public subnet (/24, /48): nobody surrounds a target from one network."""
 
@@ -71,9 +75,11 @@ class Query:
         self._insert(candidate)
         return candidate
 
-    def add(self, contacts: Iterable[tuple[bytes, Endpoint]], hops: int, private: bool) -> None:
+    def add(
+        self, contacts: Iterable[tuple[bytes, Endpoint]], hops: int, private: bool, silent: Container[bytes] = ()
+    ) -> None:
         """Add contacts (ID, endpoint).  `private`: the one who named them is in a private network;
-        only such a one may send us to private addresses."""
+        only such a one may send us to private addresses.  `silent`: endpoints known not to answer."""
         distances, seen, target = self._distances, self._seen, self.target
         for node_id, where in contacts:
             if where in seen:
@@ -92,7 +98,10 @@ class Query:
             elif not private:
                 continue
             seen.add(where)
-            self._insert(Candidate(distance, node_id, where, hops))
+            candidate = Candidate(distance, node_id, where, hops)
+            if where in silent:
+                candidate.state = FAILED
+            self._insert(candidate)
 
     def _insert(self, candidate: Candidate) -> None:
         at = bisect_right(self._distances, candidate.distance)
@@ -129,14 +138,22 @@ class Query:
     def take(self) -> list[Candidate]:
         """The candidates to ask now (they count as asked from here on); sets `finished`."""
         chosen: list[Candidate] = []
-        window, waiting, slow = 0, 0, False
+        window, waiting, silent, slow, spare = 0, 0, 0, False, 0
         for candidate in self.candidates:
             state = candidate.state
             if state >= SLOW:
+                silent += 1
                 slow = slow or state == SLOW
                 continue
             if window >= self.k and (candidate.distance > self.reach or window >= WINDOW_MAX):
-                break
+                # Where many are silent, more will be: ask ahead, so that silence is waited out once and not in turn.
+                if not waiting or spare >= min(silent // SILENT_PER_SPARE, SPARES_MAX):
+                    break
+                spare += 1
+                if state == NEW:
+                    candidate.state = ASKED
+                    chosen.append(candidate)
+                continue
             window += 1
             if state == ASKED:
                 waiting += 1
