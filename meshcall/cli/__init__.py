@@ -87,9 +87,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="meshcall", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
+    except SystemExit as end:
+        # click meets a closed pipe by itself, with exit code 1 and this wrapper.
+        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            return EXIT_PIPE_CLOSED
+        return end.code if isinstance(end.code, int) else EXIT_ERROR
     except click.UsageError as error:
         error.show()
         return error.exit_code
