@@ -370,10 +370,10 @@ class Dht:
         self._reach.expire(now)
         for family, table in self.tables.items():
             upkeep = self._upkeep[family]
-            lonely = table.size == 0 and bool(self.client.bootstrap)
+            lonely = table.empty and bool(self.client.bootstrap)
             if lonely and now >= upkeep.rejoin_at:
                 self._join(now, family)
-            elif now >= upkeep.neighbourhood_at and table.size:
+            elif now >= upkeep.neighbourhood_at and not table.empty:
                 self._visit_neighbourhood(now, family)
             if now >= upkeep.next_tick:
                 due = upkeep.tick(now, table)

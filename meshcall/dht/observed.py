@@ -60,11 +60,15 @@ class Observed:
         elif len(votes) >= VOTES_MAX:
             del votes[next(iter(votes))]
         votes[subnet] = (seen, now, is_stranger)
+        if seen is self.outside and not self.per_destination:
+            return False  # one more who agrees changes nothing
         return self._count(now)
 
     def expire(self, now: float) -> bool:
         """Drop what is too old.  True where the verdict changed by it."""
-        return self._votes is not None and self._count(now)
+        votes = self._votes
+        # votes lie in the order of their age
+        return votes is not None and bool(votes) and now - next(iter(votes.values()))[1] >= VOTE_LIFE_SECONDS and self._count(now)
 
     def mapping(self, local: Iterable[Endpoint] = ()) -> Mapping:
         """What stands between us and the observers, given the endpoints of our own sockets.

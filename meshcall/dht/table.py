@@ -111,6 +111,11 @@ class Table(RoutingTable):
         """Contacts in buckets, without those who wait."""
         return sum(len(bucket.nodes) for bucket in self.buckets)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is in the table."""
+        return not self._by_endpoint
+
     def split_bucket(self, index: int) -> None:
         """Replace a bucket by its halves."""
         super().split_bucket(index)
