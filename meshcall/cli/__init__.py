@@ -88,8 +88,8 @@ def _run(arguments: list[str] | None) -> int:
     try:
         result = cli.main(arguments, prog_name="meshcall", standalone_mode=False)
     except SystemExit as end:
-        # click meets a closed pipe by itself, with exit code 1 and this wrapper.
-        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+        # click meets a closed pipe by itself, quietly, but with exit code 1.
+        if isinstance(end.__context__, BrokenPipeError):
             return EXIT_PIPE_CLOSED
         return end.code if isinstance(end.code, int) else EXIT_ERROR
     except click.UsageError as error:
