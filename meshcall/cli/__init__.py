@@ -85,11 +85,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    stdout = sys.stdout
     try:
         result = cli.main(arguments, prog_name="meshcall", standalone_mode=False)
     except SystemExit as end:
-        # click meets a closed pipe by itself, quietly, but with exit code 1.
-        if isinstance(end.__context__, BrokenPipeError):
+        # click meets a closed pipe by itself: it wraps the stream and leaves with 1.
+        if sys.stdout is not stdout:
             return EXIT_PIPE_CLOSED
         return end.code if isinstance(end.code, int) else EXIT_ERROR
     except click.UsageError as error:
