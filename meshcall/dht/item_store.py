@@ -17,9 +17,9 @@ from meshcall.core import Endpoint
 from meshcall.dht.items import SALT_BYTES_MAX, SEQ_MAX, VALUE_BYTES_MAX, Item, MutableItem
 from meshcall.dht.node_id import subnet_of
 
-ITEMS_MAX = 2000
-ITEM_BYTES_MAX_IN_ALL = 2_000_000
-ITEMS_PER_SUBNET_MAX = 64
+ITEMS_MAX = 4000
+ITEM_BYTES_MAX_IN_ALL = 4_000_000
+ITEMS_PER_SUBNET_MAX = 100
 ITEM_LIFE_SECONDS = 7200.0
 """Two hours after it was last put (BEP 44, "Expiration")."""
 SEQS_REMEMBERED_MAX = 4000
@@ -113,6 +113,11 @@ class ItemStore:
             return None
         found = self._stored.get(target)
         return found if found is not None and found.expires > now else None
+
+    def holds(self, now: float, item: Item) -> bool:
+        """Whether exactly this item, signature included, is kept: then it need not be verified again."""
+        found = self.get(now, item.target)
+        return found is not None and found.item == item
 
     def would_accept(self, now: float, source: Endpoint, item: Item, cas: int | None) -> int:
         """What `put` would return.  Changes nothing but the room that expired items took."""

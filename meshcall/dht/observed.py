@@ -53,8 +53,10 @@ class Observed:
         is_stranger = is_global(observer[:-2])
         if is_stranger and not is_global(seen[:-2]):
             return False  # nobody out there can see a local address
-        if self.outside is not None and seen == self.outside:
-            seen = self.outside  # one object for all votes
+        outside = self.outside
+        agrees = outside is not None and seen == outside
+        if outside is not None and agrees:
+            seen = outside  # one object for all votes
         if before is not None:
             del votes[subnet]
         elif len(votes) >= VOTES_MAX:

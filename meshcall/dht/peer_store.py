@@ -13,7 +13,7 @@ from meshcall.dht.node_id import is_usable, subnet_of
 if TYPE_CHECKING:
     from random import Random
 
-PEERS_MAX = 4000
+PEERS_MAX = 20_000
 PEERS_PER_HASH_MAX = 400
 PEERS_PER_SUBNET_AND_HASH_MAX = 8
 PEERS_PER_SUBNET_MAX = 200

@@ -71,6 +71,16 @@ def test_items_are_found_for_two_hours_after_they_were_last_put() -> None:
     assert (store.items, store.bytes, store.next_expiry) == (0, 0, None)
 
 
+def test_only_the_very_same_item_is_held() -> None:
+    store = ItemStore(OWN)
+    item = mutable(1)
+    assert not store.holds(0.0, item)
+    store.put(0.0, writer(1), item)
+    assert store.holds(0.0, item)
+    assert not store.holds(0.0, MutableItem(item.public, b"", 1, b"1:v", b"x" * 64))
+    assert not store.holds(ITEM_LIFE_SECONDS, item)
+
+
 def test_sizes() -> None:
     store = ItemStore(OWN)
     assert store.put(0.0, writer(1), ImmutableItem(b"996:" + bytes(996))) == STORED

@@ -163,3 +163,17 @@ def test_no_vote_raises(votes: list[tuple[bytes, bytes, float]]) -> None:
         now += wait
         observer_endpoint = Endpoint(where if len(where) in (6, 18) else bytes((9, 9, 9, 9, 9, 9)))
         observed.vote(now, observer_endpoint, Endpoint(seen))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 25), st.sampled_from([TRUTH, LIE, endpoint("198.51.100.5", 9)]), st.booleans()),
+        max_size=80,
+    )
+)
+def test_the_verdict_is_always_what_a_full_count_says(votes: list[tuple[int, Endpoint, bool]]) -> None:
+    observed = Observed()
+    for step, (who, seen, is_near) in enumerate(votes):
+        voter = endpoint(f"192.168.7.{who + 1}", 1) if is_near else observer(who)
+        observed.vote(step * 10.0, voter, seen)
+        assert not observed.expire(step * 10.0)

@@ -1,0 +1,29 @@
+"""The numbers in docs/dht.md are those of the code."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "dht.md"
+ROW = re.compile(r"^\| `(\w+)\.([A-Z][A-Z0-9_]*)` \| ([0-9.]+) \|", re.MULTILINE)
+ROWS = ROW.findall(PAGE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("module", "name", "value"), ROWS)
+def test_a_documented_constant_has_its_value(module: str, name: str, value: str) -> None:
+    assert getattr(importlib.import_module(f"meshcall.dht.{module}"), name) == float(value)
+
+
+@pytest.mark.parametrize("module", ["item_store", "limits", "observed", "peer_store", "reach", "size", "tokens"])
+def test_every_limit_of_these_modules_is_documented(module: str) -> None:
+    names = {
+        name
+        for name in vars(importlib.import_module(f"meshcall.dht.{module}"))
+        if re.fullmatch(r"[A-Z][A-Z0-9_]*_(MAX|MIN|SECONDS|BYTES|SECOND|FACTOR|SHARE|BURST|BUCKETS|LEAST)", name)
+    }
+    documented = {name for _, name, _ in ROWS}
+    assert names <= documented
