@@ -1,0 +1,134 @@
+"""NAT boxes as RFC 4787 describes them: a mapping behaviour times a filtering behaviour.
+
+Both are nothing but the choice of a key: which part of the destination a mapping is made for, and
+which part of a source must have been written to before it is let in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshcall.core import Endpoint
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from meshcall.sim.geography import Line
+    from meshcall.sim.host import Host
+
+MAPPING_LIFE_SECONDS = 120.0
+"""The least that RFC 4787 (REQ-5) allows a UDP mapping to live."""
+MAPPINGS_MAX = 8192
+"""A box out of room forgets its oldest mapping."""
+TIDY_LEAST = 32
+"""Expired entries are cleared when a table has doubled since the last time, from this size on."""
+PORT_LEAST = 1024
+
+INDEPENDENT, ADDRESS, ADDRESS_AND_PORT = 0, 4, 6
+"""The leading bytes of an endpoint that make the key (RFC 4787 sections 4.1 and 5)."""
+
+
+class NatKind(NamedTuple):
+    """Mapping and filtering behaviour."""
+
+    mapping: int
+    filtering: int
+
+
+NAT_KINDS = {
+    "full cone": NatKind(INDEPENDENT, INDEPENDENT),
+    "restricted": NatKind(INDEPENDENT, ADDRESS),
+    "port restricted": NatKind(INDEPENDENT, ADDRESS_AND_PORT),
+    "symmetric": NatKind(ADDRESS_AND_PORT, ADDRESS_AND_PORT),
+}
+
+
+class Mapping:
+    """An outside port that stands for an inside endpoint."""
+
+    __slots__ = ("expires", "host", "key", "peers", "port", "tidy_at")
+
+    def __init__(self, key: tuple[bytes, bytes], port: bytes, host: Host) -> None:
+        self.key = key
+        self.port = port
+        self.host = host
+        self.expires = 0.0
+        self.peers: dict[bytes, float] = {}
+        """Those who may answer, by the filter's key, and until when."""
+        self.tidy_at = TIDY_LEAST
+
+
+class Nat:
+    """A box with one public address, for one host or several."""
+
+    __slots__ = ("_by_key", "_by_port", "_rng", "_tidy_at", "address", "hairpin", "kind", "life", "line", "refused")
+
+    def __init__(
+        self,
+        address: bytes,
+        line: Line,
+        kind: NatKind,
+        rng: Random,
+        life: float = MAPPING_LIFE_SECONDS,
+        hairpin: bool = True,
+    ) -> None:
+        self.address = address
+        self.line = line
+        self.kind = kind
+        self.life = life
+        self.hairpin = hairpin
+        """Whether hosts inside reach each other by the outside address (RFC 4787, REQ-9)."""
+        self.refused = 0
+        """Datagrams that were not let in."""
+        self._rng = rng
+        self._by_key: dict[tuple[bytes, bytes], Mapping] = {}
+        self._by_port: dict[bytes, Mapping] = {}
+        self._tidy_at = TIDY_LEAST
+
+    def outbound(self, now: float, host: Host, dest: Endpoint) -> Endpoint:
+        """The source address that the world sees on a datagram from `host` to `dest`."""
+        inside = host.endpoint
+        key = (inside, dest[: self.kind.mapping])
+        mapping = self._by_key.get(key)
+        if mapping is None or mapping.expires < now:
+            if mapping is not None:
+                self._forget(mapping)
+            mapping = self._map(now, key, host)
+        mapping.expires = now + self.life
+        peers = mapping.peers
+        if self.kind.filtering:
+            peers[dest[: self.kind.filtering]] = mapping.expires
+            if len(peers) > mapping.tidy_at:
+                mapping.peers = {peer: until for peer, until in peers.items() if until >= now}
+                mapping.tidy_at = max(TIDY_LEAST, 2 * len(mapping.peers))
+        return Endpoint(self.address + mapping.port)
+
+    def arrive(self, now: float, source: Endpoint, dest: Endpoint, data: bytes) -> None:
+        """Let a datagram from outside in, or not."""
+        mapping = self._by_port.get(dest[4:])
+        if mapping is None or mapping.expires < now or not (self.hairpin or source[:4] != self.address):
+            self.refused += 1
+            return
+        filtering = self.kind.filtering
+        if filtering and mapping.peers.get(source[:filtering], 0.0) < now:
+            self.refused += 1
+            return
+        mapping.host.arrive(now, source, dest, data)
+
+    def _map(self, now: float, key: tuple[bytes, bytes], host: Host) -> Mapping:
+        if len(self._by_key) >= min(self._tidy_at, MAPPINGS_MAX):
+            for old in [mapping for mapping in self._by_key.values() if mapping.expires < now]:
+                self._forget(old)
+            if len(self._by_key) >= MAPPINGS_MAX:
+                self._forget(next(iter(self._by_key.values())))
+            self._tidy_at = max(TIDY_LEAST, 2 * len(self._by_key))
+        port = key[0][4:]  # port preservation, where it is free (RFC 4787 section 4.2.1)
+        while port in self._by_port:
+            port = self._rng.randrange(PORT_LEAST, 65536).to_bytes(2, "big")
+        mapping = Mapping(key, port, host)
+        self._by_key[key] = self._by_port[port] = mapping
+        return mapping
+
+    def _forget(self, mapping: Mapping) -> None:
+        del self._by_key[mapping.key]
+        del self._by_port[mapping.port]
