@@ -26,7 +26,15 @@ WORD_COLUMNS: Final = 4
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group()
+class InOrder(click.Group):
+    """Lists its commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In order of definition."""
+        return list(self.commands)
+
+
+@click.group(cls=InOrder)
 def command() -> None:
     """Make, show, back up and restore your identity.
 
@@ -37,7 +45,7 @@ def command() -> None:
 
 def _new_options(function: F) -> F:
     """The options that `new` and `restore` share."""
-    for option in (
+    for option in (  # the last one is listed first
         home_option,
         json_option,
         click.option(
@@ -45,7 +53,10 @@ def _new_options(function: F) -> F:
         ),
         passphrases.passphrase_file_option,
         click.option(
-            "--name", default="", help="What you go by; becomes part of your link, visible to all who get it."
+            "--name",
+            default="",
+            metavar="NAME",
+            help="What you go by; becomes part of your link, visible to all who get it.",
         ),
     ):
         function = option(function)
@@ -125,7 +136,7 @@ def backup(folders: Folders, as_json: bool, passphrase_file: Path | None, yes: b
 @command.command("restore")
 @_new_options
 @click.option("--words-file", type=click.File("r", encoding="utf-8"), metavar="FILE", help="Read the words from here.")
-@click.option("--address", default="", help="The address that must come out; from the paper with the words.")
+@click.option("--address", default="", metavar="ADDRESS", help="The address that must come out, from your paper.")
 def restore(
     folders: Folders,
     as_json: bool,
@@ -135,9 +146,9 @@ def restore(
     words_file: TextIO | None,
     address: str,
 ) -> None:
-    """Get an identity back from its 24 words (from a question, from --words-file, or from a pipe).
+    """Get an identity back from its 24 words.
 
-    The result is a new device of the same identity.  An existing identity is never overwritten.
+    They are asked for, or read from --words-file or from a pipe.  The result is a new device of the same identity.  An existing identity is never overwritten.
     """
     from meshcall.crypto.sodium import Sodium
     from meshcall.identity import Identity
@@ -183,14 +194,18 @@ def _read_words(words_file: TextIO | None) -> bytes:
     if not sys.stdin.isatty():
         return words.to_seed(_bounded(sys.stdin))
     remark(f"Type the {words.WORDS} words, with spaces between them; Enter when you like.")
-    typed: list[str] = []
-    while len(typed) < words.WORDS:
-        line: str = click.prompt(f"{len(typed) + 1:>2}", prompt_suffix="> ", err=True)
+    while True:
+        typed: list[str] = []
+        while len(typed) < words.WORDS:
+            line: str = click.prompt(f"{len(typed) + 1:>2}", prompt_suffix="> ", err=True)
+            try:
+                typed += words.split(line, offset=len(typed))
+            except words.WordsError as error:
+                remark(f"{error}. Type this line again.")
         try:
-            typed += words.split(line, offset=len(typed))
+            return words.to_seed(" ".join(typed))
         except words.WordsError as error:
-            remark(f"{error}. Type this line again.")
-    return words.to_seed(" ".join(typed))
+            remark(f"{error}. Once more from the beginning.")
 
 
 def _bounded(source: TextIO) -> str:
