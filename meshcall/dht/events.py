@@ -116,6 +116,4 @@ class ReachableChanged:
     reachable: bool
 
 
-Event = (
-    Joined | ItemFound | GetFinished | PutFinished | PeersFound | PeersFinished | OutsideChanged | ReachableChanged
-)
+Event = Joined | ItemFound | GetFinished | PutFinished | PeersFound | PeersFinished | OutsideChanged | ReachableChanged

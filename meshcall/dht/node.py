@@ -21,7 +21,7 @@ from meshcall.dht.operation import Operation, Writing, check_item, item_argument
 from meshcall.dht.reach import Reach, stands_behind_nat
 from meshcall.dht.server import Server
 from meshcall.dht.status import DhtStatus, FamilyStatus
-from meshcall.dht.table import Table
+from meshcall.dht.table import Identity, Table
 from meshcall.errors import BadPacket, UsageError
 from meshcall.wire import krpc
 from meshcall.wire.bencode import decode
@@ -44,13 +44,17 @@ class Dht:
         verifier: Verifier,
         config: DhtConfig | None = None,
         families: tuple[int, ...] = (4,),
+        pool: dict[bytes, Identity] | None = None,
     ) -> None:
         self.config = config = config or DhtConfig()
         if not families or any(family not in (4, 6) for family in families):
             raise UsageError("A DHT node needs the address family 4, 6 or both.")
         self.outbox: list[tuple[Endpoint, bytes]] = []
         self.events: list[Event] = []
-        self.tables = {f: Table(config.node_id or random_id_in(rng, 0, 2**160 - 1), config.k) for f in families}
+        self._pool = pool
+        self.tables = {
+            family: self._new_table(config.node_id or random_id_in(rng, 0, 2**160 - 1)) for family in families
+        }
         self.server = Server(now, rng=rng, verifier=verifier, config=config, tables=self.tables)
         self.counters = self.server.counters
         self._rng = rng
@@ -319,13 +323,16 @@ class Dht:
     def _change_id(self, now: float, family: int, node_id: bytes) -> None:
         """Take the ID that BEP 42 asks for at this address, and sort the contacts anew around it."""
         old = self.tables[family]
-        table = self.tables[family] = Table(node_id, self.config.k)
+        table = self.tables[family] = self._new_table(node_id)
         for contact in old.contacts():
             table.add_contact(contact)
         if family == min(self.tables):
             self.server.items.move(node_id)
         self._upkeep[family].neighbourhood_at = now
         self._upkeep_at = now
+
+    def _new_table(self, own_id: bytes) -> Table:
+        return Table(own_id, self.config.k, self.config.split_bits, self._pool)
 
     def _judge_nat(self, peer: Endpoint | None) -> None:
         mappings = [observed.mapping(self._local) for observed in self._observed.values()]

@@ -70,7 +70,7 @@ class Observed:
         """Drop what is too old.  True where the verdict changed by it."""
         votes = self._votes
         # votes lie in the order of their age
-        return votes is not None and bool(votes) and now - next(iter(votes.values()))[1] >= VOTE_LIFE_SECONDS and self._count(now)
+        return bool(votes) and now - next(iter(votes.values()))[1] >= VOTE_LIFE_SECONDS and self._count(now)
 
     def mapping(self, local: Iterable[Endpoint] = ()) -> Mapping:
         """What stands between us and the observers, given the endpoints of our own sockets.

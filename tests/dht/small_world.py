@@ -39,15 +39,17 @@ class SmallWorld:
         self.dead: set[Endpoint] = set()
         self.events: dict[Endpoint, list[tuple[float, Event]]] = {}
         self.delivered = 0
+        self.pool: dict[bytes, tuple[bytes, Endpoint, int]] = {}
         self.sent: dict[Endpoint, int] = {}
         self.wire: list[tuple[Endpoint, Endpoint, bytes]] | None = None
         self._heap: list[tuple[float, int, Endpoint, Endpoint | None, bytes]] = []
         self._order = 0
+        self._wakes: dict[Endpoint, float] = {}
 
     def add(self, config: DhtConfig | None = None, host: str | None = None, boot: Endpoint | None = None) -> Endpoint:
         number = len(self.nodes)
         where = endpoint(host or f"10.0.{number // 250}.{number % 250 + 1}", 6881)
-        node = Dht(self.now, rng=self.rng, verifier=self.suite, config=config)
+        node = Dht(self.now, rng=self.rng, verifier=self.suite, config=config, pool=self.pool)
         self.nodes[where] = node
         self.events[where] = []
         if boot is not None:
@@ -76,7 +78,8 @@ class SmallWorld:
         self.events[where] += [(self.now, event) for event in node.events]
         node.events.clear()
         wake = node.next_wake()
-        if wake is not None:
+        if wake is not None and wake < self._wakes.get(where, float("inf")):
+            self._wakes[where] = wake
             self._order += 1
             heapq.heappush(self._heap, (max(wake, self.now), self._order, where, None, b""))
 
@@ -92,10 +95,12 @@ class SmallWorld:
         if node is None or where in self.dead:
             return
         if source is None:
-            wake = node.next_wake()
-            if wake is None or wake > at:
+            if at < self._wakes.get(where, at):
                 return
-            node.wake(at)
+            self._wakes.pop(where, None)
+            wake = node.next_wake()
+            if wake is not None and wake <= at:
+                node.wake(at)
         else:
             self.delivered += 1
             node.receive(at, source, data)
