@@ -71,6 +71,9 @@ class Query:
         if endpoint in self._seen:
             return None
         self._seen.add(endpoint)
+        if is_global(endpoint[:-2]):
+            subnet = subnet_of(endpoint)
+            self._subnets[subnet] = self._subnets.get(subnet, 0) + 1
         candidate = Candidate(-1, None, endpoint, 1)
         self._insert(candidate)
         return candidate
