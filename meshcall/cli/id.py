@@ -148,7 +148,8 @@ def restore(
 ) -> None:
     """Get an identity back from its 24 words.
 
-    They are asked for, or read from --words-file or from a pipe.  The result is a new device of the same identity.  An existing identity is never overwritten.
+    They are asked for, or read from --words-file or from a pipe.  The result is a new device of the
+    same identity.  An existing identity is never overwritten.
     """
     from meshcall.crypto.sodium import Sodium
     from meshcall.identity import Identity
