@@ -28,10 +28,11 @@ Mapping = Literal["unknown", "consistent", "per destination", "none"]
 class Observed:
     """The verdict of the observers for one address family."""
 
-    __slots__ = ("_votes", "address", "outside", "per_destination")
+    __slots__ = ("_is_of_strangers", "_votes", "address", "outside", "per_destination")
 
     def __init__(self) -> None:
         self._votes: dict[bytes, tuple[Endpoint, float, bool]] | None = None
+        self._is_of_strangers = False
         self.outside: Endpoint | None = None
         """The endpoint that a majority sees; None where there is none."""
         self.address: bytes | None = None
@@ -70,7 +71,9 @@ class Observed:
         """Drop what is too old.  True where the verdict changed by it."""
         votes = self._votes
         # votes lie in the order of their age
-        return bool(votes) and now - next(iter(votes.values()))[1] >= VOTE_LIFE_SECONDS and self._count(now)
+        if not votes or now - next(iter(votes.values()))[1] < VOTE_LIFE_SECONDS:
+            return False
+        return self._count(now)
 
     def mapping(self, local: Iterable[Endpoint] = ()) -> Mapping:
         """What stands between us and the observers, given the endpoints of our own sockets.
@@ -98,6 +101,7 @@ class Observed:
             del votes[subnet]
         # what neighbours on the local network see is not what the world sees
         strangers = [seen for seen, _, is_stranger in votes.values() if is_stranger]
+        self._is_of_strangers = bool(strangers)
         counted = strangers or [seen for seen, _, _ in votes.values()]
         agree_min = AGREE_MIN if strangers else AGREE_LOCAL_MIN
         enough = max(agree_min, len(counted) // 2 + 1)

@@ -15,7 +15,7 @@ ROWS = ROW.findall(PAGE.read_text(encoding="utf-8"))
 
 @pytest.mark.parametrize(("module", "name", "value"), ROWS)
 def test_a_documented_constant_has_its_value(module: str, name: str, value: str) -> None:
-    assert getattr(importlib.import_module(f"meshcall.dht.{module}"), name) == float(value)
+    assert getattr(importlib.import_module(f"meshcall.dht.{module}"), name) == (float if "." in value else int)(value)
 
 
 @pytest.mark.parametrize("module", ["item_store", "limits", "observed", "peer_store", "reach", "size", "tokens"])

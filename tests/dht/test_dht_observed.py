@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
-from meshcall.dht.observed import AGREE_MIN, VOTE_LIFE_SECONDS, VOTES_MAX, Observed
+from meshcall.dht.observed import (
+    AGREE_LOCAL_MIN,
+    AGREE_MIN,
+    VOTE_LIFE_SECONDS,
+    VOTE_REFRESH_SECONDS,
+    VOTES_MAX,
+    Observed,
+)
 
 TRUTH = endpoint("198.51.100.5", 6881)
 LIE = endpoint("203.0.113.66", 6666)
@@ -168,12 +175,22 @@ def test_no_vote_raises(votes: list[tuple[bytes, bytes, float]]) -> None:
 @given(
     st.lists(
         st.tuples(st.integers(0, 25), st.sampled_from([TRUTH, LIE, endpoint("198.51.100.5", 9)]), st.booleans()),
-        max_size=80,
+        max_size=28,  # none of them grows old
     )
 )
 def test_the_verdict_is_always_what_a_full_count_says(votes: list[tuple[int, Endpoint, bool]]) -> None:
     observed = Observed()
+    model: dict[Endpoint, Endpoint] = {}
     for step, (who, seen, is_near) in enumerate(votes):
         voter = endpoint(f"192.168.7.{who + 1}", 1) if is_near else observer(who)
-        observed.vote(step * 10.0, voter, seen)
-        assert not observed.expire(step * 10.0)
+        before = (observed.outside, observed.address)
+        changed = observed.vote(step * (VOTE_REFRESH_SECONDS + 1), voter, seen)
+        model.pop(voter, None)
+        model[voter] = seen
+        model = dict(list(model.items())[-VOTES_MAX:])
+        world = [each for voter, each in model.items() if voter[0] == 9] or list(model.values())
+        enough = max(AGREE_MIN if any(voter[0] == 9 for voter in model) else AGREE_LOCAL_MIN, len(world) // 2 + 1)
+        assert observed.outside == next((each for each in world if world.count(each) >= enough), None)
+        hosts = [each[:-2] for each in world]
+        assert observed.address == next((each for each in hosts if hosts.count(each) >= enough), None)
+        assert changed or before == (observed.outside, observed.address)
