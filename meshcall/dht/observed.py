@@ -63,9 +63,8 @@ class Observed:
         elif len(votes) >= VOTES_MAX:
             del votes[next(iter(votes))]
         votes[subnet] = (seen, now, is_stranger)
-        if seen is self.outside and not self.per_destination:
-            return False  # one more who agrees changes nothing
-        return self._count(now)
+        # the common case: one more voice for a majority of the same kind cannot change what it says
+        return not (agrees and is_stranger and self._is_of_strangers) and self._count(now)
 
     def expire(self, now: float) -> bool:
         """Drop what is too old.  True where the verdict changed by it."""
