@@ -64,7 +64,7 @@ class Observed:
             del votes[next(iter(votes))]
         votes[subnet] = (seen, now, is_stranger)
         # the common case: one more voice for a majority of the same kind cannot change what it says
-        return not (agrees and is_stranger and self._is_of_strangers) and self._count(now)
+        return not (agrees and is_stranger == self._is_of_strangers) and self._count(now)
 
     def expire(self, now: float) -> bool:
         """Drop what is too old.  True where the verdict changed by it."""
