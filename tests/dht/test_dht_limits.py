@@ -28,6 +28,7 @@ def source(number: int) -> bytes:
     return (number * 2654435761 % 2**32).to_bytes(4, "big")
 
 
+@settings(deadline=None)
 @given(CALLS, st.floats(0.5, 20), st.floats(1, 20), st.integers(1, 8))
 def test_never_more_than_rate_times_t_plus_burst_in_any_window(
     calls: list[tuple[float, int, float, bool]], rate: float, burst: float, sources_max: int
@@ -153,7 +154,7 @@ def test_proof_lives_between_half_and_all_of_its_life() -> None:
     assert not proven.has(1000.0, endpoint("203.0.113.7", 6882))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 400), st.integers(0, 30), st.booleans()), max_size=100))
 def test_proof_is_bounded_and_never_too_old(steps: list[tuple[float, int, bool]]) -> None:
     proven = Proven(16, 600.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
@@ -55,6 +55,7 @@ def test_many_liars_in_one_subnet_are_one_liar() -> None:
     assert verdict(observed) == TRUTH
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_liars_in_half_the_window_never_win(seed: int) -> None:
     rng = Random(seed)

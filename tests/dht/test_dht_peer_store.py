@@ -86,7 +86,7 @@ def test_a_full_list_and_a_full_store_still_take_newcomers_from_small_subnets() 
     assert store.count <= 100
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 600), st.integers(0, 3), st.integers(0, 5), st.integers(1, 6), st.booleans()),
