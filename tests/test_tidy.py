@@ -22,7 +22,7 @@ DOCSTRING_LINES_MAX = 20
 
 # Not cores: they may touch the clock, chance, files and sockets.  All else in meshcall/ is a core.
 DRIVERS = (
-    "cli/", "demo/", "drivers/", "crypto/sodium.py", "daemon.py", "logs.py", "__main__.py",
+    "cli/", "demo/", "drivers/", "crypto/sodium.py", "daemon/", "logs.py", "__main__.py",
     "sim/runner.py", "sim/report.py",
 )  # fmt: skip
 BANNED_IN_CORES = {

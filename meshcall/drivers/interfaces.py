@@ -17,6 +17,8 @@ ADDRESSES_MAX = 64
 INNER_INTERFACES = ("docker", "veth", "br-", "virbr", "vnet", "cni", "lo")
 """Names (beginnings) of interfaces that lead nowhere but into this machine; containers come and go on them."""
 
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
 Addresses = frozenset[str]
 
 
@@ -38,6 +40,7 @@ def read_addresses() -> Addresses:
 def local_endpoints(bound: list[Endpoint], addresses: Addresses) -> list[Endpoint]:
     """Under which endpoints the sockets are known on this machine: a wildcard stands for all addresses."""
     found: list[Endpoint] = []
+    addresses |= LOOPBACK  # whoever sees us there is on this machine, with no NAT between
     for where in bound:
         if any(where[:-2]):
             found.append(where)

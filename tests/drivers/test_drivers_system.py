@@ -80,8 +80,8 @@ def test_addresses_of_this_machine_are_numeric_and_lead_somewhere() -> None:
 
 def test_a_wildcard_stands_for_all_addresses_of_its_family() -> None:
     addresses = frozenset({"192.0.2.1", "2001:db8::1"})
-    assert local_endpoints([endpoint("0.0.0.0", 5)], addresses) == [endpoint("192.0.2.1", 5)]
-    assert local_endpoints([endpoint("::", 5)], addresses) == [endpoint("2001:db8::1", 5)]
+    assert local_endpoints([endpoint("0.0.0.0", 5)], addresses) == [endpoint("127.0.0.1", 5), endpoint("192.0.2.1", 5)]
+    assert local_endpoints([endpoint("::", 5)], addresses) == [endpoint("2001:db8::1", 5), endpoint("::1", 5)]
     assert local_endpoints([endpoint("127.0.0.1", 5)], addresses) == [endpoint("127.0.0.1", 5)]
 
 

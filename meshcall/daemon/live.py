@@ -1,0 +1,266 @@
+"""The node core on real sockets, with real time and chance: what the daemon and a one-off look-up share.
+
+Tells the core the calendar, notices sleep and other networks, finds the first nodes to ask, and hands
+the core's events to whoever waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from meshcall.daemon import shapes, start_points
+from meshcall.daemon.start_points import Contact, Saved
+from meshcall.dht.config import DhtConfig
+from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
+from meshcall.drivers.clock import sleeping_clock, watch_sleep
+from meshcall.drivers.interfaces import Addresses, local_endpoints, read_addresses, watch_addresses
+from meshcall.drivers.udp import Driven, NodeDriver, open_udp_pair
+from meshcall.errors import UsageError
+from meshcall.identity import read_address
+from meshcall.logs import log
+from meshcall.node import LookupEvent, Node
+from meshcall.record.events import PublishFailed, RecordConfirmed, RecordFound, RecordPublished, ResolveFinished
+
+if TYPE_CHECKING:
+    import socket
+
+    from meshcall.config import Config
+    from meshcall.core import Endpoint
+    from meshcall.crypto.suite import Suite
+    from meshcall.drivers.control import EventSink
+
+CLOCK_TELL_SECONDS = 1.0
+"""How often the core is told the calendar time."""
+PATIENCE_SECONDS = 2.0
+"""How long the nodes of the last run may take to answer before public routers are asked too."""
+RETRY_SECONDS = 10.0
+RETRY_SECONDS_MAX = 300.0
+"""Between attempts to find the network through names; doubled each time."""
+JOIN_WAIT_SECONDS_MAX = 6.0
+"""How long a look-up waits for a node that has not found the network yet."""
+SAVED_FIRST = 4
+"""So many of the saved nodes are asked at once; the others serve when there is a table."""
+
+_log = logging.getLogger("meshcall.node")
+
+
+class LiveNode:
+    """One node.  `await nursery.start(live.run)` until cancelled."""
+
+    def __init__(self, config: Config, suite: Suite, saved: Saved, *, read_only: bool = False) -> None:
+        """Opens the sockets: UsageError where the port is taken.  `read_only`: a guest that serves nobody."""
+        self.config = config
+        self.joined = trio.Event()
+        self.saved = saved
+        self._suite = suite
+        self._started_looking = trio.Event()
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._driver = NodeDriver(self._on_fault)
+        sockets = self._open_sockets(0 if read_only else saved.port)
+        families = tuple(4 if one.family.name == "AF_INET" else 6 for one in sockets)
+        now = trio.current_time()
+        self.node = Node(
+            now,
+            time.time(),
+            rng=random.SystemRandom(),
+            suite=suite,
+            config=DhtConfig(
+                reachable="no" if read_only else config.dht.reachable,
+                items_max=config.dht.items_max,
+                item_bytes_max=config.dht.item_bytes_max,
+                peers_max=config.dht.peers_max,
+                queries_per_second_total=config.dht.queries_per_second_max,
+            ),
+            families=families,
+        )
+        self.families = families
+        self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
+        self._tell_addresses(read_addresses())
+
+    def _open_sockets(self, last_port: int) -> list[socket.socket]:
+        network = self.config.network
+        hosts = {4: network.bind_ipv4, 6: network.bind_ipv6}
+        if network.port == 0 and last_port:
+            try:
+                return open_udp_pair(network.families, hosts, last_port)
+            except UsageError:
+                log(_log, logging.WARNING, "the UDP port of the last run is in use; taking another", port=last_port)
+        return open_udp_pair(network.families, hosts, network.port)
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where the sockets are bound."""
+        return self.driven.endpoints
+
+    @property
+    def udp_counters(self) -> dict[str, int]:
+        """What the driver counted."""
+        return dict(self._driver.counters)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._driver.run)
+            nursery.start_soon(self._tell_time)
+            nursery.start_soon(self._find_network)
+            nursery.start_soon(watch_sleep, self._on_slept, sleeping_clock(), time.monotonic)
+            nursery.start_soon(watch_addresses, self._on_addresses)
+            task_status.started()
+
+    # Finding the network
+
+    async def _find_network(self) -> None:
+        """Ask, in this order: nodes of the last run, configured ones, public routers; again until one answers."""
+        configured = self.config.dht.bootstrap
+        first = [where for _, where in self.saved.contacts[:SAVED_FIRST]] + start_points.numeric(configured)
+        by_name, routers = start_points.names(configured), start_points.built_in(self.config)
+        if not (first or by_name or routers):
+            log(
+                _log,
+                logging.WARNING,
+                "this node knows no other node and waits for others; --bootstrap HOST:PORT names one",
+            )
+        self._bootstrap(first)
+        if by_name:
+            await self._bootstrap_names(by_name)
+        if first or by_name:
+            self._started_looking.set()
+            await self._patience()
+        if self.saved.contacts:
+            with self.driven.turn() as now:
+                self.node.dht.restore(now, self.saved.contacts)
+            await self._patience()
+        pause = RETRY_SECONDS
+        while not self.joined.is_set() and (first or by_name or routers):
+            if by_name or routers:
+                await self._bootstrap_names([*by_name, *routers])
+            self._started_looking.set()
+            with trio.move_on_after(pause):
+                await self.joined.wait()
+            if not self.joined.is_set():
+                log(_log, logging.WARNING, "no other node answers yet; trying again")
+                self._bootstrap(first)
+            pause = min(pause * 2, RETRY_SECONDS_MAX)
+        self._started_looking.set()
+
+    async def _patience(self) -> None:
+        with trio.move_on_after(PATIENCE_SECONDS):
+            await self.joined.wait()
+
+    async def _bootstrap_names(self, texts: Iterable[str]) -> None:
+        found, failed = await start_points.resolve(texts, self.families)
+        if failed:
+            why = "offline: no name is looked up" if start_points.is_offline() else "no address found"
+            log(_log, logging.WARNING, f"some names to start from cannot be used ({why})", names=failed)
+        self._bootstrap(found)
+
+    def _bootstrap(self, endpoints: Iterable[Endpoint]) -> None:
+        endpoints = list(endpoints)
+        if endpoints:
+            with self.driven.turn() as now:
+                self.node.start(now, endpoints)
+
+    def good_contacts(self) -> tuple[Contact, ...]:
+        """What is worth saving."""
+        return tuple(self.node.dht.good_contacts(start_points.NODES_MAX))
+
+    # Look-ups
+
+    async def lookup(self, address: str, *, trace: bool, event: EventSink) -> dict[str, Any]:
+        """Find an address; events "found" and "updated" on the way, then the result of docs/control-api.md.
+
+        Raises AddressError.
+        """
+        link = read_address(self._suite, address)
+        if not self.joined.is_set():
+            with trio.move_on_after(JOIN_WAIT_SECONDS_MAX):
+                await self._started_looking.wait()
+        done = trio.Event()
+        first: list[float] = []
+        results: list[ResolveFinished] = []
+
+        def happened(said: Any) -> None:
+            if isinstance(said, ResolveFinished):
+                results.append(said)
+                done.set()
+            else:
+                first.append(said.seconds)
+                kind = "found" if isinstance(said, RecordFound) else "updated"
+                event(kind, shapes.found(said, time.time()))
+
+        with self.driven.turn() as now:
+            number = self.node.lookup(now, link, trace=trace)
+            self._waiting[number] = happened
+        try:
+            await done.wait()
+        finally:
+            del self._waiting[number]
+            with self.driven.turn():
+                self.node.cancel_lookup(number)
+        return shapes.finished(address, results[0], first[0] if first else None, time.time())
+
+    # What happens
+
+    def _on_events(self, now: float, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, LookupEvent):
+                handler = self._waiting.get(event.lookup)
+                if handler is not None:
+                    handler(event.event)
+            elif isinstance(event, Joined):
+                self.joined.set()
+                log(_log, logging.INFO, "joined the network", nodes=event.contacts)
+            elif isinstance(event, OutsideChanged):
+                if event.outside is not None:
+                    log(_log, logging.INFO, "others see this node under one address", family=f"IPv{event.family}")
+            elif isinstance(event, ReachableChanged):
+                text = (
+                    "strangers can reach this node" if event.reachable else "strangers cannot reach this node unasked"
+                )
+                log(_log, logging.INFO, text)
+            elif isinstance(event, RecordPublished):
+                log(_log, logging.INFO, "record published", period=event.period, stored_on=event.stored)
+            elif isinstance(event, RecordConfirmed):
+                log(_log, logging.INFO, "record found again: you can be looked up", period=event.period)
+            elif isinstance(event, PublishFailed):
+                log(
+                    _log,
+                    logging.WARNING,
+                    "record not published",
+                    reason=event.reason,
+                    next_attempt_in_seconds=round(event.retry_seconds, 1),
+                )
+
+    def _on_fault(self, fault: Exception) -> None:
+        _log.error("a defect in meshcall; the node goes on", exc_info=fault)
+
+    async def _tell_time(self) -> None:
+        while True:
+            await trio.sleep(CLOCK_TELL_SECONDS)
+            with self.driven.turn() as now:
+                self.node.set_clock(now, time.time())
+
+    def _on_slept(self, seconds: float) -> None:
+        log(_log, logging.INFO, "the machine slept; finding the network again", seconds=round(seconds))
+        self.network_changed()
+
+    def _on_addresses(self, addresses: Addresses) -> None:
+        log(_log, logging.INFO, "the addresses of this machine changed; finding the network again")
+        self._tell_addresses(addresses)
+        self.network_changed()
+
+    def network_changed(self) -> None:
+        """Find the network anew and publish at once."""
+        with self.driven.turn() as now:
+            self.node.set_clock(now, time.time())
+            self.node.network_changed(now)
+
+    def _tell_addresses(self, addresses: Addresses) -> None:
+        with self.driven.turn() as now:
+            self.node.dht.set_local_addresses(now, local_endpoints(self.driven.endpoints, addresses))

@@ -1,0 +1,203 @@
+"""The daemon: one node on one home, its local API, its files, its signals.
+
+A start: lock, saved nodes, sockets, local API, then READY; the network is found after that.  A stop
+(SIGTERM, SIGINT, SIGHUP or the API) saves the nodes and leaves nothing behind but files.  After kill -9
+the lock is free, because the system frees it, and the dead socket is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from meshcall import __version__
+from meshcall.core import port_of, show_endpoint
+from meshcall.daemon import shapes, start_points
+from meshcall.daemon.live import LiveNode
+from meshcall.daemon.start_points import Saved
+from meshcall.drivers import control
+from meshcall.drivers.control import ControlServer, EventSink, NoArgs, Op
+from meshcall.drivers.notify import notify, watchdog_seconds
+from meshcall.errors import StateError
+from meshcall.logs import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from meshcall.config import Config
+    from meshcall.crypto.suite import Suite
+    from meshcall.identity import Device, Identity
+
+SAVE_SECONDS = 300.0
+FIRST_SAVE_SECONDS = 20.0
+"""After the network was found, so that a node that is killed early still knows where to begin."""
+
+_log = logging.getLogger("meshcall.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom the node publishes."""
+
+    identity: Identity
+    device: Device
+    name: str
+
+
+class LookupArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Of the op "lookup"."""
+
+    address: str
+    trace: bool = False
+
+
+class Service:
+    """The daemon of one home folder.  Hold the lock of the folder around it."""
+
+    def __init__(self, folder: Path, config: Config, suite: Suite, owner: Owner | None) -> None:
+        """Opens the node's sockets; see `LiveNode`."""
+        self._folder = folder
+        self._owner = owner
+        self._started = trio.current_time()
+        self._stop = trio.Event()
+        saved, damage = start_points.load(folder)
+        if damage:
+            log(_log, logging.WARNING, damage)
+        self.live = LiveNode(config, suite, saved)
+        self._port = port_of(self.live.endpoints[0])
+        self._server = ControlServer(
+            {
+                "status": Op(NoArgs, self._status),
+                "lookup": Op(LookupArgs, self._lookup),
+                "republish": Op(NoArgs, self._republish),
+                "stop": Op(NoArgs, self._stop_op),
+            },
+            {"version": __version__, "pid": os.getpid()},
+            self._on_fault,
+        )
+
+    async def run(self, greet: Callable[[LiveNode], None] | None = None) -> None:
+        """Serve until told to stop; `greet` is called when nothing can fail any more, before the first event."""
+        listener = control.listen(self._folder / control.SOCKET_NAME)
+        socket_file = os.stat(self._folder / control.SOCKET_NAME).st_ino
+        if greet is not None:
+            greet(self.live)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._watch_signals)
+                await nursery.start(self.live.run)
+                await nursery.start(self._server.run, listener)
+                if self._owner is not None:
+                    with self.live.driven.turn() as now:
+                        self.live.node.publish(
+                            now,
+                            self._owner.identity,
+                            self._owner.device,
+                            with_addresses=self.live.config.record.publish_addresses == "always",
+                        )
+                self._save()  # the port; and a home that cannot be written is told of now, not in the night
+                nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._feed_watchdog)
+                notify("READY=1\nSTATUS=looking for the network")
+                log(_log, logging.INFO, "ready", pid=os.getpid(), port=self._port)
+                nursery.start_soon(self._tell_joined)
+                await self._stop.wait()
+                notify("STOPPING=1")
+                nursery.cancel_scope.cancel()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self._folder / control.SOCKET_NAME).st_ino == socket_file:
+                    os.unlink(self._folder / control.SOCKET_NAME)
+            self._save()
+            log(_log, logging.INFO, "stopped")
+
+    async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                log(_log, logging.INFO, "stopping", signal=signal.Signals(number).name)
+                self._stop.set()
+
+    async def _tell_joined(self) -> None:
+        await self.live.joined.wait()
+        notify("STATUS=on the network")
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that the loop turns; where it hangs, nobody does, and systemd starts us again."""
+        seconds = watchdog_seconds()
+        while seconds:
+            notify("WATCHDOG=1")
+            await trio.sleep(seconds)
+
+    # Files
+
+    async def _save_now_and_then(self) -> None:
+        await self.live.joined.wait()
+        await trio.sleep(FIRST_SAVE_SECONDS)
+        while True:
+            self._save()
+            await trio.sleep(SAVE_SECONDS)
+
+    def _save(self) -> None:
+        # A node that was cut off keeps what it knew before.
+        contacts = self.live.good_contacts() or self.live.saved.contacts
+        self.live.saved = Saved(self._port, contacts)
+        try:
+            start_points.save(self._folder, self.live.saved)
+        except StateError as problem:  # a full disk does not end a node that works
+            log(_log, logging.WARNING, "the known nodes are not saved", reason=str(problem))
+
+    # The local API
+
+    async def _status(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        owner = self._owner
+        snapshot = self.live.node.status(trio.current_time())
+        said = shapes.status(snapshot)
+        said["network"] = {
+            "endpoints": [show_endpoint(where) for where in self.live.endpoints],
+            "offline": start_points.is_offline(),
+            "private": self.live.config.network.private,
+            **said["network"],
+        }
+        said["counters"] |= {"udp": self.live.udp_counters, "api": dict(self._server.counters)}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime_seconds": round(trio.current_time() - self._started, 1),
+            "home": str(self._folder),
+            "identity": None
+            if owner is None
+            else {"address": owner.identity.address, "name": owner.name, "device": owner.device.serial},
+            "publish_addresses": self.live.config.record.publish_addresses,
+            "time": time.time(),
+            **said,
+        }
+
+    async def _lookup(self, args: LookupArgs, event: EventSink) -> Mapping[str, Any]:
+        return await self.live.lookup(args.address, trace=args.trace, event=event)
+
+    async def _republish(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        with self.live.driven.turn() as now:
+            self.live.node.publish_now(now)
+        return {}
+
+    async def _stop_op(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        log(_log, logging.INFO, "stopping", asked_by="local API")
+        trio.lowlevel.spawn_system_task(self._stop_soon)
+        return {}
+
+    async def _stop_soon(self) -> None:
+        await trio.sleep(0.05)  # the answer goes out first
+        self._stop.set()
+
+    def _on_fault(self, fault: Exception) -> None:
+        _log.error("a defect in meshcall; the node goes on", exc_info=fault)

@@ -1,0 +1,187 @@
+"""What the node says, in JSON: the shapes of docs/control-api.md.  Values in, dictionaries out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from meshcall.core import show_endpoint
+from meshcall.record.resolver import callable_devices
+from meshcall.record.seal import is_fresh
+
+if TYPE_CHECKING:
+    from meshcall.dht.events import Report
+    from meshcall.node import NodeStatus
+    from meshcall.record.events import RecordFound, RecordUpdated, ResolveFinished
+    from meshcall.wire.record import DeviceEntry, Record
+
+Json = dict[str, Any]
+
+NAT_KINDS = {
+    "none": "none",
+    "consistent": "endpoint-independent mapping",
+    "per destination": "address-dependent mapping",
+    "unknown": "unknown",
+}
+"""Words of the DHT to those of RFC 4787."""
+
+
+def status(snapshot: NodeStatus) -> Json:
+    """The parts of a status that the node itself knows."""
+    dht = snapshot.dht
+    mappings = [family.mapping for family in dht.families]
+    worst = next((kind for kind in ("per destination", "consistent", "none") if kind in mappings), "unknown")
+    return {
+        "network": {
+            "joined": snapshot.joined,
+            "reachable": dht.reachable,
+            "read_only": dht.read_only,
+            "nat": NAT_KINDS[worst],
+            "families": [
+                {
+                    "family": family.family,
+                    "node_id": family.node_id.hex(),
+                    "outside": show_endpoint(family.outside) if family.outside else None,
+                    "nat": NAT_KINDS.get(family.mapping, family.mapping),
+                    "contacts": family.contacts,
+                    "heard": family.heard,
+                    "waiting": family.waiting,
+                    "size_estimate": round(family.size_estimate) if family.size_estimate else None,
+                }
+                for family in dht.families
+            ],
+            "operations": dht.operations,
+            "requests": dht.requests,
+        },
+        "record": _publication(snapshot),
+        "store": {"items": dht.items, "item_bytes": dht.item_bytes, "peers": dht.peers},
+        "lookups": snapshot.lookups,
+        "counters": {"node": snapshot.counters, "dht": dht.counters},
+    }
+
+
+def _publication(snapshot: NodeStatus) -> Json | None:
+    publisher = snapshot.publisher
+    if publisher is None:
+        return None
+    return {
+        "up_to_date": publisher.up_to_date,
+        "revoked": publisher.revoked,
+        "periods": [
+            {
+                "period": one.period,
+                "starts": one.starts,
+                "ends": one.ends,
+                "state": one.state,
+                "seq": one.seq,
+                "stored": one.stored,
+                "devices": one.devices,
+                "confirmed": one.confirmed,
+                "published_seconds_ago": _seconds(one.published_seconds),
+                "next_in_seconds": _seconds(one.next_seconds),
+                "failure": one.failure,
+            }
+            for one in publisher.periods
+        ],
+    }
+
+
+def found(event: RecordFound | RecordUpdated, unix_time: float) -> Json:
+    """A record as a look-up brought it."""
+    return {
+        "seconds": _seconds(event.seconds),
+        "period": event.period,
+        "seq": event.seq,
+        **record(event.record, unix_time),
+    }
+
+
+def record(content: Record, unix_time: float) -> Json:
+    """The devices of a record."""
+    reachable = callable_devices(content, unix_time)
+    return {
+        "devices": [_device(device, unix_time, device in reachable) for device in content.devices],
+        "revoked": [revocation.serial for revocation in content.revoked],
+    }
+
+
+def _device(device: DeviceEntry, unix_time: float, usable: bool) -> Json:
+    return {
+        "serial": device.serial,
+        "static_key": device.static.hex(),
+        "certificate_expires": device.expiry,
+        "announced_seconds_ago": round(unix_time - device.time),
+        "lifetime_seconds": device.lifetime,
+        "fresh": is_fresh(device, unix_time),
+        "callable": usable,
+        "capabilities": device.capabilities,
+        "direct": [show_endpoint(where) for where in (*device.direct_v4, *device.direct_v6)],
+        "relays": [
+            {
+                "relay_key": lease.relay.hex(),
+                "lease": lease.lease_id.hex(),
+                "endpoints": [show_endpoint(where) for where in (lease.v4, lease.v6) if where],
+                "udp": lease.udp,
+                "tcp_port": lease.tcp_port,
+            }
+            for lease in device.leases
+        ],
+    }
+
+
+def finished(address: str, event: ResolveFinished, first_seconds: float | None, unix_time: float) -> Json:
+    """The result of a look-up."""
+    return {
+        "address": address,
+        "outcome": event.outcome,
+        "found": event.outcome == "found",
+        "reason": event.reason,
+        "first_seconds": _seconds(first_seconds),
+        "seconds": _seconds(event.seconds),
+        "record": found(event.best, unix_time) if event.best else None,
+        "lookups": [
+            {
+                "period": one.period,
+                "target": one.target.hex(),
+                "answered": one.answered,
+                "seq": one.seq,
+                "invalid": one.invalid,
+                "report": _report(one.report) if one.report else None,
+            }
+            for one in event.lookups
+        ],
+    }
+
+
+def _report(report: Report) -> Json:
+    return {
+        "seconds": _seconds(report.seconds),
+        "requests": report.requests,
+        "answers": report.answers,
+        "hops": report.hops,
+        "steps": [
+            {
+                "sent_seconds": _seconds(step.sent),
+                "round_trip_seconds": _seconds(step.took),
+                "endpoint": show_endpoint(step.endpoint),
+                "node_id": step.node_id.hex() if step.node_id else None,
+                "shared_bits": step.shared_bits,
+                "outcome": step.outcome,
+            }
+            for step in report.steps
+        ],
+    }
+
+
+def totals(result: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Requests, answers and hops of a look-up's result over all its periods."""
+    reports = [one["report"] for one in result.get("lookups", []) if one.get("report")]
+    return (
+        sum(one["requests"] for one in reports),
+        sum(one["answers"] for one in reports),
+        max((one["hops"] for one in reports), default=0),
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

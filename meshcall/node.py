@@ -1,0 +1,345 @@
+"""The whole node as one core: sorts datagrams by their first byte, owns the DHT, publication and look-ups.
+
+A datagram that begins with `d` is KRPC and the DHT's.  Publisher and resolvers have no network of their
+own: what they ask is carried to the DHT here, and its answers back.  They need the calendar besides the
+monotonic `now`; the owner tells it with `set_clock`, and between two tellings it runs on with `now`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshcall.address import Link
+from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.dht.config import DhtConfig
+from meshcall.dht.events import (
+    Event,
+    GetFinished,
+    ItemFound,
+    Joined,
+    OutsideChanged,
+    PeersFinished,
+    PeersFound,
+    PutFinished,
+    ReachableChanged,
+    Report,
+)
+from meshcall.dht.node import Dht
+from meshcall.dht.status import DhtStatus
+from meshcall.errors import UsageError
+from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
+from meshcall.record.publisher import Publisher
+from meshcall.record.requests import Get, Request
+from meshcall.record.resolver import Resolver
+from meshcall.wire.record import DeviceEntry
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from meshcall.crypto.suite import Suite
+    from meshcall.identity import Certificate, Device, Identity
+
+LOOKUPS_MAX = 64
+"""Look-ups of addresses under way at once."""
+SETTLE_SECONDS = 1.5
+"""After a change of network a record with direct addresses waits so long for others to say how they see us."""
+RECOVER_SECONDS = 10.0
+"""After a failed publication, a sign of life from the network leads to another at once, if this much has passed."""
+
+_OPERATION_EVENTS = (ItemFound, GetFinished, PutFinished, PeersFound, PeersFinished)
+_NOTHING = Report(0.0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEvent:
+    """What the look-up of this number says; it is over with a ResolveFinished."""
+
+    lookup: int
+    event: ResolverEvent
+
+
+NodeEvent = Event | PublisherEvent | LookupEvent
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A snapshot.  `publisher` is None where nothing is (to be) published."""
+
+    dht: DhtStatus
+    publisher: PublisherStatus | None
+    joined: bool
+    lookups: int
+    counters: dict[str, int]
+
+
+class Node:
+    """A `core.Core`.  Commands of the DHT are those of `node.dht`; their events come out here too."""
+
+    def __init__(
+        self,
+        now: float,
+        unix_time: float,
+        *,
+        rng: Random,
+        suite: Suite,
+        config: DhtConfig | None = None,
+        families: tuple[int, ...] = (4,),
+    ) -> None:
+        self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
+        self.outbox: list[tuple[Endpoint, bytes]] = self.dht.outbox
+        self.events: list[NodeEvent] = []
+        self.counters: Counter[str] = Counter()
+        self._rng = rng
+        self._suite = suite
+        self._offset = unix_time - now
+        self._joined = False
+        self._identity: Identity | None = None
+        self._device: Device | None = None
+        self._certificate: Certificate | None = None
+        self._with_addresses = False
+        self._outside: dict[int, Endpoint] = {}
+        self._publisher: Publisher | None = None
+        self._republish_at: float | None = None
+        self._failed_at: float | None = None
+        self._lookups: dict[int, Resolver] = {}
+        self._last_lookup = 0
+        self._asked: dict[int, tuple[Publisher | Resolver, int]] = {}  # DHT operation: who asked, its tag
+
+    # The five members
+
+    def receive(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram; what is of no kind we know is counted and dropped."""
+        if data[:1] != b"d":
+            self.counters["unknown kind"] += 1
+            return
+        self.dht.receive(now, source, data)
+        if self._failed_at is not None and now - self._failed_at >= RECOVER_SECONDS and self._publisher is not None:
+            self._failed_at = None  # the network speaks again: no need to sit out a long pause
+            self._publisher.publish_now(now, self.unix_time(now))
+        self._settle(now)
+
+    def wake(self, now: float) -> None:
+        """Do what time has made due."""
+        due = self.dht.next_wake()
+        if due is not None and due <= now:
+            self.dht.wake(now)
+        unix_time = self.unix_time(now)
+        if self._publisher is not None:
+            if self._republish_at is not None and self._republish_at <= now:
+                self._republish(now)
+            self._publisher.wake(now, unix_time)
+        for resolver in self._lookups.values():
+            resolver.wake(now, unix_time)
+        self._settle(now)
+
+    def next_wake(self) -> float | None:
+        """When `wake` wants to be called."""
+        asks: list[Publisher | Resolver] = list(self._lookups.values())
+        if self._publisher is not None:
+            asks.append(self._publisher)
+        times = [self.dht.next_wake(), self._republish_at, *(each.next_wake() for each in asks)]
+        return min((time for time in times if time is not None), default=None)
+
+    # Time
+
+    def unix_time(self, now: float) -> float:
+        """The calendar's seconds at `now`, as last told."""
+        return now + self._offset
+
+    def set_clock(self, now: float, unix_time: float) -> None:
+        """Tell the calendar time; once a second or so, so that a clock that was set is noticed."""
+        self._offset = unix_time - now
+        if self._certificate is not None and self._certificate.is_worn(unix_time):
+            self._certificate = None
+            self._tell_entry(now)
+            self._settle(now)
+
+    # Commands
+
+    def start(self, now: float, bootstrap: Iterable[Endpoint], contacts: Iterable[tuple[bytes, Endpoint]] = ()) -> None:
+        """Find the network through these addresses, and take back contacts of an earlier run."""
+        self.dht.bootstrap(now, bootstrap)
+        contacts = list(contacts)
+        if contacts:
+            self.dht.restore(now, contacts)
+        self._settle(now)
+
+    def publish(self, now: float, identity: Identity, device: Device, *, with_addresses: bool = False) -> None:
+        """Keep a record of this device up from the moment the network is found.
+
+        `with_addresses`: the record names where others see this node, for everybody who knows the address.
+        """
+        self._identity, self._device, self._certificate = identity, device, None
+        self._with_addresses = with_addresses
+        self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
+        if self._joined:
+            self._tell_entry(now)
+        self._settle(now)
+
+    def withdraw(self, now: float) -> None:
+        """Take this device out of the record; its other devices stay."""
+        if self._publisher is not None:
+            self._identity = self._device = None
+            self._publisher.set_entry(now, self.unix_time(now), None)
+            self._settle(now)
+
+    def publish_now(self, now: float) -> None:
+        """Publish everything again at once."""
+        if self._publisher is not None:
+            self._publisher.publish_now(now, self.unix_time(now))
+            self._settle(now)
+
+    def lookup(self, now: float, link: Link, *, trace: bool = False) -> int:
+        """Look up an address; LookupEvents of this number follow.
+
+        Raises AddressError where nobody can own it, UsageError while too many are under way.
+        """
+        if len(self._lookups) >= LOOKUPS_MAX:
+            raise UsageError(f"{LOOKUPS_MAX} look-ups are under way already; wait for one of them")
+        resolver = Resolver(now, self.unix_time(now), public=link.public, suite=self._suite, trace=trace)
+        self._last_lookup += 1
+        self._lookups[self._last_lookup] = resolver
+        self._settle(now)
+        return self._last_lookup
+
+    def cancel_lookup(self, lookup: int) -> None:
+        """Stop a look-up; no event of it follows."""
+        resolver = self._lookups.pop(lookup, None)
+        for operation in [number for number, (asker, _) in self._asked.items() if asker is resolver]:
+            del self._asked[operation]
+            self.dht.cancel(operation)
+
+    def network_changed(self, now: float) -> None:
+        """Another address, or the machine slept: find the network anew and publish at once."""
+        self.counters["network changed"] += 1
+        self._outside.clear()
+        self.dht.network_changed(now)
+        if self._publisher is not None and self._joined:
+            self._republish_at = now + (SETTLE_SECONDS if self._with_addresses else 0.0)
+            if not self._with_addresses:
+                self._republish(now)
+        self._settle(now)
+
+    def status(self, now: float) -> NodeStatus:
+        """How the node is doing."""
+        publisher = self._publisher
+        return NodeStatus(
+            self.dht.status(now),
+            publisher.status(now, self.unix_time(now)) if publisher is not None else None,
+            self._joined,
+            len(self._lookups),
+            {**self.counters, **(publisher.counters if publisher is not None else {})},
+        )
+
+    # What is published
+
+    def _tell_entry(self, now: float) -> None:
+        publisher, identity, device = self._publisher, self._identity, self._device
+        if publisher is None or identity is None or device is None or not self._joined:
+            return
+        unix_time = self.unix_time(now)
+        if self._certificate is None:
+            self._certificate = device.certify(self._suite, identity, unix_time)
+        outside = self._outside.values() if self._with_addresses else ()
+        entry = DeviceEntry(
+            serial=device.serial,
+            static=device.public,
+            expiry=self._certificate.expiry,
+            signature=self._certificate.signature,
+            direct_v4=tuple(where for where in outside if len(where) == ENDPOINT_V4_BYTES),
+            direct_v6=tuple(where for where in outside if len(where) != ENDPOINT_V4_BYTES),
+        )
+        publisher.set_entry(now, unix_time, entry)
+
+    def _republish(self, now: float) -> None:
+        """Say at once what is known now of this place in the network."""
+        self._republish_at = None
+        self._tell_entry(now)
+        if self._publisher is not None:
+            self._publisher.publish_now(now, self.unix_time(now))
+
+    def _outside_changed(self, now: float, event: OutsideChanged) -> None:
+        if event.outside is None:
+            self._outside.pop(event.family, None)
+        else:
+            self._outside[event.family] = event.outside
+        if self._republish_at is None:
+            self._tell_entry(now)
+        elif event.outside is not None:
+            self._republish(now)
+
+    # Carrying between the parts
+
+    def _settle(self, now: float) -> None:
+        """Carry requests to the DHT and its events back until nothing is left to carry."""
+        while self._carry_requests(now) or self._carry_events(now):
+            pass
+
+    def _carry_requests(self, now: float) -> bool:
+        carried = False
+        askers: list[Publisher | Resolver] = list(self._lookups.values())
+        if self._publisher is not None:
+            askers.append(self._publisher)
+        for asker in askers:
+            requests, asker.requests = asker.requests, []
+            for request in requests:
+                carried = True
+                self._ask(now, asker, request)
+        return carried
+
+    def _ask(self, now: float, asker: Publisher | Resolver, request: Request) -> None:
+        try:
+            if isinstance(request, Get):
+                operation = self.dht.get_mutable(
+                    now, request.public, trace=request.trace, for_writing=asker is self._publisher
+                )
+            else:
+                operation = self.dht.put(now, request.item, cas=request.cas, holders=request.holders)
+        except UsageError:  # too many operations: to the asker the same as a network that does not answer
+            self.counters["request refused by the DHT"] += 1
+            answer = GetFinished(0, None, (), _NOTHING) if isinstance(request, Get) else PutFinished(0, 0, {}, _NOTHING)
+            asker.answered(now, self.unix_time(now), request.tag, answer)
+        else:
+            self._asked[operation] = (asker, request.tag)
+
+    def _carry_events(self, now: float) -> bool:
+        events = list(self.dht.events)
+        self.dht.events.clear()
+        for event in events:
+            self._take(now, event)
+        for number, resolver in list(self._lookups.items()):
+            self.events.extend(LookupEvent(number, event) for event in resolver.events)
+            resolver.events.clear()
+            if resolver.finished:
+                self.cancel_lookup(number)  # what the DHT still does for it serves nobody
+        if self._publisher is not None and self._publisher.events:
+            for said in self._publisher.events:
+                if isinstance(said, PublishFailed):
+                    self._failed_at = now
+                elif isinstance(said, RecordPublished):
+                    self._failed_at = None
+            self.events.extend(self._publisher.events)
+            self._publisher.events.clear()
+        return bool(events)
+
+    def _take(self, now: float, event: Event) -> None:
+        if isinstance(event, _OPERATION_EVENTS):
+            asker, tag = self._asked.get(event.operation, (None, 0))
+            if asker is None or isinstance(event, PeersFound | PeersFinished):
+                self.events.append(event)
+                return
+            if not isinstance(event, ItemFound):
+                del self._asked[event.operation]
+            asker.answered(now, self.unix_time(now), tag, event)
+            return
+        if isinstance(event, Joined):
+            self._joined = True
+            self._tell_entry(now)
+        elif isinstance(event, OutsideChanged):
+            self._outside_changed(now, event)
+        elif isinstance(event, ReachableChanged):
+            self.counters["reachability changed"] += 1
+        self.events.append(event)
