@@ -141,10 +141,10 @@ class Client:
         if operation.finished:
             return
         for family, query in operation.queries.items():
-            if operation.kind != "peers" or operation.answers:
-                distances = [c.distance for c in query.result()[: self._k]]
-                if len(distances) == self._k:
-                    self.sizes[family].add(distances, self._k)
+            distances = [candidate.distance for candidate in query.result()[: self._k]]
+            # The first look-up of our own ID was made by one who knew nobody, often while the network grew.
+            if len(distances) == self._k and (operation.kind != "find" or self.sizes[family].nodes is not None):
+                self.sizes[family].add(distances, self._k)
         if operation.writing is not None:
             self._write_all(now, operation, operation.holders())
             return
@@ -285,7 +285,7 @@ class Client:
             return
         outcome = operation.answered(candidate, node_id, values, self._verifier, self._events)
         operation.note(request.transaction, now, node_id, outcome)
-        if outcome.startswith("invalid") or outcome == "another id":
+        if outcome.startswith("invalid") or outcome in ("another id", "crowded subnet"):
             self._count(f"answer with {outcome}")
         if candidate.state == ANSWERED:
             if candidate.token:

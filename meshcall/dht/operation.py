@@ -134,8 +134,9 @@ class Operation:
         query = self.queries[4 if len(candidate.endpoint) == 6 else 6]
         if candidate.state == ANSWERED:
             return "repeated"
-        if not query.answered(candidate, node_id, krpc.token_untrusted(values)):
-            return "another id"
+        objection = query.answered(candidate, node_id, krpc.token_untrusted(values))
+        if objection:
+            return objection
         self.answers += 1
         self.hops = max(self.hops, candidate.hops)
         if self.kind == "get":

@@ -16,20 +16,21 @@ from meshcall.dht.node_id import is_global, is_usable, subnet_of
 
 NEW, ASKED, ANSWERED, SLOW, FAILED = range(5)
 
-PARALLEL = 4
+PARALLEL = 5
 """Requests under way while the neighbourhood of the target is still being approached."""
 CANDIDATES_MAX = 48
 """Candidates kept; the nearest count.  Half of them may be dead before a look-up starves."""
 CONTACTS_PER_ANSWER_MAX = 20
 """Contacts read from one answer (k is 8 or 20 in the networks there are)."""
-WINDOW_MAX = 20
+WINDOW_MAX = 16
 """Nodes that a look-up may end on, however many are within `reach`."""
 SILENT_PER_SPARE = 2
 """For so many silent candidates, one beyond the window is asked ahead..."""
 SPARES_MAX = 6
 """...up to so many."""
-SUBNET_CANDIDATES_MAX = 2
-"""Candidates of one public subnet (/24, /48): nobody surrounds a target from one network."""
+SUBNET_ANSWERS_MAX = 2
+"""Nodes of one public subnet (/24, /48) that count: nobody surrounds a target from one network.  It is
+those who answer that are counted, so invented contacts cannot use up an honest neighbour's place."""
 
 
 class Candidate:
@@ -71,9 +72,6 @@ class Query:
         if endpoint in self._seen:
             return None
         self._seen.add(endpoint)
-        if is_global(endpoint[:-2]):
-            subnet = subnet_of(endpoint)
-            self._subnets[subnet] = self._subnets.get(subnet, 0) + 1
         candidate = Candidate(-1, None, endpoint, 1)
         self._insert(candidate)
         return candidate
@@ -92,13 +90,7 @@ class Query:
                 continue
             if not is_usable(where):
                 continue
-            if is_global(where[:-2]):
-                subnet = subnet_of(where)
-                same = self._subnets.get(subnet, 0)
-                if same >= SUBNET_CANDIDATES_MAX:
-                    continue
-                self._subnets[subnet] = same + 1
-            elif not private:
+            if not private and not is_global(where[:-2]):
                 continue
             seen.add(where)
             candidate = Candidate(distance, node_id, where, hops)
@@ -112,21 +104,26 @@ class Query:
         self.candidates.insert(at, candidate)
         if len(self.candidates) > CANDIDATES_MAX:
             self._distances.pop()
-            lost = self.candidates.pop()
-            if is_global(lost.endpoint[:-2]):
-                self._subnets[subnet_of(lost.endpoint)] -= 1
+            self.candidates.pop()
 
-    def answered(self, candidate: Candidate, node_id: bytes, token: bytes) -> bool:
-        """The candidate answered under this ID.  False: it is not who it was said to be, and failed."""
+    def answered(self, candidate: Candidate, node_id: bytes, token: bytes) -> str:
+        """The candidate answered under this ID.  Returns why it does not count (and failed); empty if it does."""
         if candidate.node_id is None:
             self._identify(candidate, node_id)
         elif candidate.node_id != node_id:
             candidate.state = FAILED
-            return False
+            return "another id"
+        if is_global(candidate.endpoint[:-2]):
+            subnet = subnet_of(candidate.endpoint)
+            same = self._subnets.get(subnet, 0)
+            if same >= SUBNET_ANSWERS_MAX:
+                candidate.state = FAILED
+                return "crowded subnet"
+            self._subnets[subnet] = same + 1
         candidate.state = ANSWERED
         candidate.token = token
         self.answers += 1
-        return True
+        return ""
 
     def _identify(self, candidate: Candidate, node_id: bytes) -> None:
         """A seed told its ID: it moves to its place."""

@@ -66,12 +66,11 @@ class Server:
         self._k = config.k
         self._tables = tables
         self._budget = AmplificationBudget()
-        rate = config.queries_per_second_source
-        self._sources = RateLimiter(rate, rate * BURST_FACTOR, SOURCES_MAX)
-        private = rate * PRIVATE_RATE_FACTOR
-        self._private_sources = RateLimiter(private, private * BURST_FACTOR, SOURCES_MAX)
-        total = config.queries_per_second_total
-        self._total = RateLimiter(total, total * BURST_FACTOR, 1)
+        rate, total = config.queries_per_second_source, config.queries_per_second_total
+        self._limiters = {
+            public: RateLimiter(each, each * BURST_FACTOR, SOURCES_MAX, total, total * BURST_FACTOR)
+            for public, each in ((True, rate), (False, rate * PRIVATE_RATE_FACTOR))
+        }
         self._methods = {
             b"ping": self._ping,
             b"find_node": self._find_node,
@@ -83,16 +82,11 @@ class Server:
 
     def admit(self, now: float, source: Endpoint) -> bool:
         """Whether this source and all together are within their rates; asked once per query."""
-        limiter, key = (
-            (self._sources, source_of(source)) if is_global(source[:-2]) else (self._private_sources, bytes(source))
-        )
-        if not limiter.allow(now, key):
-            self.count("rate limited: source")
-            return False
-        if not self._total.allow(now, b""):
-            self.count("rate limited: total")
-            return False
-        return True
+        limiter = self._limiters[is_global(source[:-2])]
+        if limiter.allow(now, source_of(source), proven=self.proven.has(now, source)):
+            return True
+        self.count("rate limited")
+        return False
 
     def answer(self, now: float, source: Endpoint, transaction: bytes, message: dict[bytes, Any], size: int) -> bytes:
         """The answer to a parsed query of `size` bytes; empty where there is none."""
@@ -219,7 +213,7 @@ class Server:
         code = self.items.would_accept(now, source, item, cas)
         if code:
             raise Refused(code)
-        if type(item) is MutableItem:
+        if type(item) is MutableItem and not self.items.holds(now, item):
             covered = signing_buffer(item.salt, item.seq, item.value)
             if not self._verifier.verify(item.public, covered, item.signature):
                 raise Refused(krpc.BAD_SIGNATURE)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 LOOKUPS_MAX = 32
 """Look-ups that count, the newest: a standard error of about 8 per cent for k = 8."""
-LOOKUPS_MIN = 3
+LOOKUPS_MIN = 2
 """Fewer give no estimate."""
 
 ID_SPACE = 2**160

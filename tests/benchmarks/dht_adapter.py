@@ -23,6 +23,7 @@ from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import GetFinished, ItemFound, Joined, PutFinished
 from meshcall.dht.items import MutableItem, signing_buffer
 from meshcall.dht.node import Dht
+from meshcall.dht.table import Identity
 from meshcall.drivers.udp import Driven, NodeDriver, open_udp
 
 JOIN_SECONDS_MAX = 60
@@ -35,9 +36,10 @@ Message = dict[str, Any]
 class Node:
     """One node, and whoever waits for its events."""
 
-    def __init__(self, driver: NodeDriver, ip: str, port: int, suite: Sodium) -> None:
+    def __init__(self, driver: NodeDriver, ip: str, port: int, suite: Sodium, pool: dict[bytes, Identity]) -> None:
         now = trio.current_time()
-        core = Dht(now, rng=random.SystemRandom(), verifier=suite, config=DhtConfig(reachable="yes"), families=(4,))
+        config = DhtConfig(reachable="yes")
+        core = Dht(now, rng=random.SystemRandom(), verifier=suite, config=config, families=(4,), pool=pool)
         core.set_local_addresses(now, [endpoint(ip, port)])
         self.driven: Driven[Dht] = driver.add(core, [open_udp(4, ip, port)], self.happened)
         self.joined = trio.Event()
@@ -98,6 +100,7 @@ class Adapter:
     def __init__(self) -> None:
         self.driver = NodeDriver()
         self.suite = Sodium()
+        self.pool: dict[bytes, Identity] = {}
         self.nodes: dict[str, Node] = {}
         self.operations: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "hello": self.hello,
@@ -113,7 +116,7 @@ class Adapter:
     async def start(self, message: Message) -> Message:
         """A node; answers when it has joined."""
         started = trio.current_time()
-        node = self.nodes[message["node"]] = Node(self.driver, message["ip"], message["port"], self.suite)
+        node = self.nodes[message["node"]] = Node(self.driver, message["ip"], message["port"], self.suite, self.pool)
         if message["boot"]:
             with node.driven.turn() as now:
                 node.driven.core.bootstrap(now, [endpoint(*message["boot"])])
