@@ -87,6 +87,11 @@ class Host:
         self.sent = 0
         self.received = 0
 
+    def switch(self, core: NodeCore | None) -> None:
+        """Run this core from now on, or none; what was armed for the one before is void."""
+        self.core = core
+        self.armed = inf
+
     def arrive(self, now: float, source: Endpoint, dest: Endpoint, data: bytes) -> None:
         """Take a datagram from the network."""
         core = self.core

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshcall.dht.events import GetFinished, ItemFound, Joined, PutFinished
 from meshcall.dht.items import MutableItem, signing_buffer
-from meshcall.sim.scenario import PHASE_FIRST
+from meshcall.sim.scenario import PHASE_ALL, PHASE_BEFORE, PHASE_LAST
 from meshcall.sim.tally import Lookup, Publication, Tally
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class People:
         self.settings = world.scenario.people
         self.checks = checks
         self.tally = tally
-        self.phase = PHASE_FIRST
+        self.phase = PHASE_BEFORE if any(event.phase for event in world.scenario.event) else PHASE_ALL
         self.calm = True
         """While nothing disturbs the world, older items and misses are violations, not mere figures."""
         self.persons: list[Person] = []
@@ -181,7 +181,7 @@ class People:
 
     def look_up(self, now: float, host: Host, person: Person) -> None:
         """This host looks up this person."""
-        must = self.calm and (self.phase == PHASE_FIRST or self.world.is_ready(person.host))
+        must = self.calm and (self.phase != PHASE_LAST or self.world.is_ready(person.host))
         self._get(now, host, Job(person, now, self.phase, person.durable, publishes=False, must=must))
 
     def _get(self, now: float, host: Host, job: Job) -> None:

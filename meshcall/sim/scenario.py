@@ -21,7 +21,8 @@ from meshcall.sim.nat import NAT_KINDS
 
 FILE_BYTES_MAX = 1 << 20
 NODES_MAX = 1_000_000
-PHASE_FIRST = "undisturbed"
+PHASE_BEFORE = "before"
+PHASE_ALL = "all the time"
 PHASE_LAST = "at the end"
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -204,6 +205,13 @@ def check(scenario: Scenario, source: str) -> None:
             demand(event.count > 0, place, f"{event.kind} needs a count")
         demand(not event.regions or event.kind == "partition", place, f"{event.kind} takes no regions")
         demand(not event.regions or world.model == "geography", place, "the flat world has no regions")
+
+
+def check_size(scenario: Scenario, nodes: int | None) -> None:
+    """Whether the scenario can be run with so many nodes.  Raises UsageError."""
+    least = max(4, scenario.world.routers + 1)
+    if nodes is not None and nodes < least:
+        raise UsageError(f"this scenario needs at least {least} nodes")
 
 
 def shipped() -> dict[str, Path]:

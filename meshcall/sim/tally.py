@@ -6,6 +6,7 @@ Plain values in, plain values out; everything here ends up in the JSON result.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,16 @@ def curve(values: list[float], total: int, digits: int) -> list[list[float]]:
     return [[round(ordered[rank], digits), round((rank + 1) / total, 4)] for rank in ranks]
 
 
+def counts(values: Iterable[int]) -> list[list[float]]:
+    """Points (value, share at or below it), one for each value there is."""
+    numbers = Counter(values)
+    total, reached, points = sum(numbers.values()), 0, []
+    for value in sorted(numbers):
+        reached += numbers[value]
+        points.append([float(value), round(reached / total, 4)])
+    return points
+
+
 def summary(lookups: list[Lookup]) -> dict[str, Any]:
     """The figures of some look-ups."""
     outcomes = Counter(lookup.outcome for lookup in lookups)
@@ -108,6 +119,8 @@ def summary(lookups: list[Lookup]) -> dict[str, Any]:
         "hops": distribution([float(lookup.hops) for lookup in lookups], 1),
         "first_curve": curve(first, len(lookups), 1),
         "converged_curve": curve(done, len(lookups), 1),
+        "requests_curve": counts(lookup.requests for lookup in lookups),
+        "hops_curve": counts(lookup.hops for lookup in lookups),
     }
 
 

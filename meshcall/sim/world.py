@@ -155,7 +155,7 @@ class World:
         if host.core is not None:
             return
         core = self._new_core(now, rng=self.chance, verifier=self.suite, config=self.config)
-        host.core = core
+        host.switch(core)
         self.online += 1
         core.set_local_addresses(now, [host.endpoint])
         saved = self._saved.pop(host.number, None)
@@ -173,7 +173,7 @@ class World:
             return
         self._saved[host.number] = core.good_contacts(CONTACTS_SAVED)
         self.counters.update(core.counters)
-        host.core = None
+        host.switch(None)
         self.online -= 1
         seat = self._seats.pop(host.number, None)
         if seat is not None:
