@@ -378,8 +378,8 @@ class Dht:
         for family, table in self.tables.items():
             upkeep = self._upkeep[family]
             lonely = table.empty and bool(self.client.bootstrap)
-            if lonely and now >= upkeep.rejoin_at:
-                self._join(now, family)
+            if now >= upkeep.rejoin_at and (lonely or (not table.empty and self._is_thin(table))):
+                self._join(now, family)  # when we came, those we asked may not have known many others yet
             elif now >= upkeep.neighbourhood_at and not table.empty:
                 self._visit_neighbourhood(now, family)
             if now >= upkeep.next_tick:
@@ -397,6 +397,11 @@ class Dht:
         self.server.items.expire(now)
         self.server.peers.expire(now)
         self._upkeep_at = min(moments)
+
+    def _is_thin(self, table: Table) -> bool:
+        """Whether fewer than k contacts have answered and not failed since."""
+        live = (1 for contact in table.contacts() if contact.seen and not contact.failures)
+        return sum(live) < self.config.k
 
     def _ask_for_dial_back(self, now: float, family: int) -> None:
         holder = self.client.last_holder
