@@ -1,0 +1,71 @@
+"""`meshcall demo`: a private network of real nodes on this machine, and two people who find each other in it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshcall.cli import EXIT_INTERRUPTED
+from meshcall.cli.output import json_option, remark, show
+
+if TYPE_CHECKING:
+    from meshcall.demo.view import View
+
+NODES = 16
+
+
+@click.command()
+@click.option("--nodes", type=click.IntRange(12, 200), default=NODES, show_default=True, help="Nodes beside the two.")
+@click.option("--plain", is_flag=True, help="Plain lines, on a terminal too.")
+@json_option
+def command(nodes: int, plain: bool, as_json: bool) -> int:
+    """Watch a private network of nodes find each other on this machine.
+
+    Nothing leaves the machine and nothing is left on it.  Exit code 0: everything worked.
+    """
+    from meshcall.demo.view import PlainView, QuietView
+
+    if as_json:
+        return _play(nodes, QuietView(), as_json)
+    if plain or not sys.stdout.isatty():
+        return _play(nodes, PlainView(), as_json)
+    from rich.console import Console
+
+    from meshcall.demo.live_view import LiveView
+
+    with LiveView(Console()) as view:
+        measured = _measure(nodes, view)
+    return _tell(measured, as_json)
+
+
+def _play(nodes: int, view: View, as_json: bool) -> int:
+    return _tell(_measure(nodes, view), as_json)
+
+
+def _measure(nodes: int, view: View) -> dict[str, Any] | None:
+    import trio
+
+    from meshcall.demo.story import Interrupted, play
+
+    try:
+        return trio.run(play, nodes, view)
+    except Interrupted:
+        return None
+
+
+def _tell(measured: dict[str, Any] | None, as_json: bool) -> int:
+    if measured is None:
+        remark("Stopped; all processes and files of the demonstration are gone.")
+        return EXIT_INTERRUPTED
+    first, after = measured["lookup"], measured["lookup_after_silence"]
+    lines = [
+        "",
+        f"It worked: found in {first['first_ms']:.0f} ms, and in {after['first_ms']:.0f} ms with "
+        f"{measured['silent']} of {measured['nodes']} nodes dead; all in {measured['seconds']:.1f} s. "
+        "Nothing of it is left on this machine.",
+        "Your own node:  meshcall id new, then meshcall up",
+    ]
+    show(measured, lines, as_json=as_json)
+    return 0

@@ -1,0 +1,189 @@
+"""What happens in the demonstration, in which order, and whether it went well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from meshcall.core import show_endpoint
+from meshcall.crypto.sodium import Sodium
+from meshcall.daemon.shapes import totals
+from meshcall.daemon.start_points import OFFLINE_VARIABLE
+from meshcall.demo.people import Person, make_identity, running
+from meshcall.demo.swarm import Swarm
+from meshcall.errors import MeshcallError
+
+if TYPE_CHECKING:
+    from meshcall.demo.view import View
+
+PUBLISH_SECONDS_MAX = 20.0
+SILENT_SHARE = 0.3
+LOOK_SECONDS = 0.1
+"""How often the view is told how the nodes stand."""
+
+Json = dict[str, Any]
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """The user pressed Ctrl-C, or the system asked the demonstration to end."""
+
+
+async def play(nodes: int, view: View) -> Json:
+    """Run the whole demonstration and return what was measured.
+
+    Raises MeshcallError where it did not work, Interrupted where it was stopped; either way, and in every
+    other, all processes and files are gone afterwards.
+    """
+    os.environ[OFFLINE_VARIABLE] = "1"
+    measured: Json = {"nodes": nodes}
+    stopped = False
+    with tempfile.TemporaryDirectory(prefix="meshcall-demo-") as folder:
+        async with trio.open_nursery() as nursery:
+
+            async def watch(*, task_status: trio.TaskStatus[None]) -> None:
+                nonlocal stopped
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+                    task_status.started()
+                    async for _ in received:
+                        stopped = True
+                        nursery.cancel_scope.cancel()
+
+            await nursery.start(watch)
+            await _Story(nodes, Path(folder), view, nursery, measured).tell()
+            nursery.cancel_scope.cancel()
+    if stopped:
+        raise Interrupted
+    return measured
+
+
+class _Story:
+    def __init__(self, nodes: int, folder: Path, view: View, nursery: trio.Nursery, measured: Json) -> None:
+        self.nodes = nodes
+        self.folder = folder
+        self.view = view
+        self.nursery = nursery
+        self.measured = measured
+
+    async def tell(self) -> None:
+        began = trio.current_time()
+        swarm = await self.step(
+            f"A private network: {self.nodes} nodes on 127.0.0.1, each its own socket", self.network
+        )
+        self.nursery.start_soon(self._watch, swarm)
+        addresses = await self.step("Two people make their identities", self.identities)
+        async with AsyncExitStack() as stack:
+            ann, bob = await self.step(
+                "Each starts a node (`meshcall up`, a process of its own)", self.daemons, stack, swarm, addresses
+            )
+            await self.step("Ann's node publishes her record, sealed and under a key of the day", self.published, ann)
+            await self.step("Bob looks Ann up, knowing only her address", self.looked_up, swarm, bob, ann, "lookup")
+            await self.step(
+                f"{SILENT_SHARE:.0%} of the nodes fall silent without warning; Bob looks her up again",
+                self.after_silence, swarm, bob, ann,
+            )  # fmt: skip
+            await self.step("Ann looks Bob up", self.looked_up, swarm, ann, bob, "back")
+        self.measured["seconds"] = round(trio.current_time() - began, 3)
+
+    async def step(self, title: str, task: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """One step: its title, then what came of it and how long it took."""
+        self.view.begin(title)
+        began = trio.current_time()
+        outcome, remark = await task(*arguments)
+        self.view.done(remark, trio.current_time() - began)
+        return outcome
+
+    async def _watch(self, swarm: Swarm) -> None:
+        while True:
+            self.view.network(swarm.seats())
+            await trio.sleep(LOOK_SECONDS)
+
+    async def network(self) -> tuple[Swarm, str]:
+        swarm = Swarm(self.nodes, Sodium())
+        await self.nursery.start(swarm.run)
+        await swarm.join()
+        return swarm, "each began with one or two known addresses and found the rest"
+
+    async def identities(self) -> tuple[dict[str, str], str]:
+        addresses: dict[str, str] = {}
+
+        async def make(name: str) -> None:
+            addresses[name] = await make_identity(name, self.folder / name.lower())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make, "Ann")
+            nursery.start_soon(make, "Bob")
+        return addresses, f"Ann is {addresses['Ann']}"
+
+    async def daemons(
+        self, stack: AsyncExitStack, swarm: Swarm, addresses: dict[str, str]
+    ) -> tuple[tuple[Person, Person], str]:
+        known = [show_endpoint(where) for where in swarm.first_endpoints]
+        found = []
+        for name in ("Ann", "Bob"):
+            found.append(
+                await stack.enter_async_context(running(name, self.folder / name.lower(), addresses[name], known))
+            )
+        ann, bob = found
+        return (ann, bob), f"processes {ann.process.pid} and {bob.process.pid}, told of {len(known)} nodes"
+
+    async def published(self, person: Person) -> tuple[None, str]:
+        with trio.move_on_after(PUBLISH_SECONDS_MAX):
+            while True:
+                record = (await person.status())["record"]
+                periods = record["periods"] if record else []
+                if periods and periods[0]["published_seconds_ago"] is not None:
+                    self.measured["stored_on"] = periods[0]["stored"]
+                    return None, f"stored on the {periods[0]['stored']} nodes nearest to its place"
+                await trio.sleep(0.05)
+        raise MeshcallError(f"the record of {person.name} was not published within {PUBLISH_SECONDS_MAX:.0f} s")
+
+    async def looked_up(self, swarm: Swarm, who: Person, whom: Person, key: str) -> tuple[None, str]:
+        result = await self._find(who, whom)
+        requests, answers, hops = totals(result)
+        self.measured[key] = {
+            "first_ms": round(result["first_seconds"] * 1000, 2),
+            "confirmed_ms": round(result["seconds"] * 1000, 2),
+            "requests": requests,
+            "answers": answers,
+            "hops": hops,
+        }
+        steps = [step for one in result["lookups"] if one["report"] for step in one["report"]["steps"]]
+        names = {step["endpoint"]: swarm.name_of(step["endpoint"]) for step in steps}
+        for person in (who, whom):
+            own = (await person.status())["network"]["endpoints"]
+            names.update({where: f"{person.name}'s node" for where in own if where in names})
+        self.view.way(who.name, whom.name, result, names)
+        return None, (
+            f"found after {result['first_seconds'] * 1000:.1f} ms, certain after {result['seconds'] * 1000:.1f} ms "
+            f"({requests} questions, {answers} answers)"
+        )
+
+    async def _find(self, who: Person, whom: Person) -> Json:
+        """A look-up, tried again while a record that has just been published may not have arrived."""
+        with trio.move_on_after(PUBLISH_SECONDS_MAX):
+            while True:
+                result = await who.look_up(whom.address)
+                if result["found"]:
+                    break
+                if result["outcome"] not in ("not published", "no answer"):
+                    raise MeshcallError(f"{who.name} did not find {whom.name}: {result['reason']}")
+                await trio.sleep(0.3)
+        if not result["found"]:
+            raise MeshcallError(f"{who.name} did not find {whom.name}: {result['reason']}")
+        device = (await whom.status())["identity"]["device"]
+        if device not in [one["serial"] for one in result["record"]["devices"]]:
+            raise MeshcallError(f"{who.name} found a record of {whom.name} without {whom.name}'s device in it")
+        return result
+
+    async def after_silence(self, swarm: Swarm, who: Person, whom: Person) -> tuple[None, str]:
+        gone = swarm.fall_silent(SILENT_SHARE)
+        self.measured["silent"] = gone
+        _, remark = await self.looked_up(swarm, who, whom, "lookup_after_silence")
+        return None, f"{gone} of {self.nodes} are gone; {remark}"

@@ -1,0 +1,105 @@
+"""A network of real nodes on loopback sockets, all in one process: what the two people's nodes live in."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from meshcall.core import Endpoint, show_endpoint
+from meshcall.drivers.udp import Driven, NodeDriver, open_udp
+from meshcall.errors import MeshcallError
+from meshcall.node import Node
+
+if TYPE_CHECKING:
+    from meshcall.crypto.suite import Suite
+
+NODES_MIN = 12
+NODES_MAX = 200
+JOIN_SECONDS_MAX = 10.0
+BETWEEN_SECONDS = 0.02
+"""From one newcomer to the next."""
+CONTACTS_MIN = 8
+"""Live contacts each node has before the story goes on."""
+FIRST_NODES = 2
+"""Nodes that the others are told of."""
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """How one node of the swarm stands."""
+
+    name: str
+    contacts: int
+    items: int
+    alive: bool
+
+
+class Swarm:
+    """`await nursery.start(swarm.run)`, then `join`."""
+
+    def __init__(self, size: int, suite: Suite) -> None:
+        self._driver = NodeDriver()
+        self._suite = suite
+        self._nodes: list[Driven[Node]] = []
+        self._names: dict[Endpoint, str] = {}
+        self._gone: set[int] = set()
+        for number in range(size):
+            self._add(number)
+
+    def _add(self, number: int) -> None:
+        now = trio.current_time()
+        node = Node(now, time.time(), rng=random.SystemRandom(), suite=self._suite)
+        driven = self._driver.add(node, [open_udp(4, _LOOPBACK)])
+        node.dht.set_local_addresses(now, driven.endpoints)
+        self._nodes.append(driven)
+        self._names[driven.endpoints[0]] = f"node {number + 1}"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        await self._driver.run(task_status=task_status)
+
+    async def join(self) -> None:
+        """One after the other comes in, knowing only the first ones.  Raises MeshcallError."""
+        first = self.first_endpoints
+        with trio.move_on_after(JOIN_SECONDS_MAX) as limit:
+            for driven in self._nodes:
+                with driven.turn() as now:
+                    driven.core.start(now, [where for where in first if where not in driven.endpoints])
+                await trio.sleep(BETWEEN_SECONDS)
+            while any(seat.contacts < CONTACTS_MIN for seat in self.seats()):  # noqa: ASYNC110 - a state, not an event
+                await trio.sleep(BETWEEN_SECONDS)
+        if limit.cancelled_caught:
+            lonely = sum(seat.contacts < CONTACTS_MIN for seat in self.seats())
+            raise MeshcallError(f"{lonely} of {len(self._nodes)} nodes did not find enough of the others")
+
+    @property
+    def first_endpoints(self) -> list[Endpoint]:
+        """Where a newcomer begins."""
+        return [driven.endpoints[0] for driven in self._nodes[:FIRST_NODES]]
+
+    def name_of(self, endpoint: str) -> str | None:
+        """The name of the node at this endpoint; None for strangers."""
+        return {show_endpoint(where): name for where, name in self._names.items()}.get(endpoint)
+
+    def seats(self) -> list[Seat]:
+        """All nodes, in order."""
+        now = trio.current_time()
+        found = []
+        for number, driven in enumerate(self._nodes):
+            status = driven.core.dht.status(now)
+            contacts = sum(family.contacts for family in status.families)
+            found.append(Seat(f"node {number + 1}", contacts, status.items, number not in self._gone))
+        return found
+
+    def fall_silent(self, share: float) -> int:
+        """Close the sockets of a share of the nodes, without a word to anybody.  The first ones stay."""
+        count = round(len(self._nodes) * share)
+        for number in random.sample(range(FIRST_NODES, len(self._nodes)), count):
+            self._gone.add(number)
+            self._driver.remove(self._nodes[number])
+        return count

@@ -1,0 +1,121 @@
+"""How the demonstration is shown: plain lines, or a live picture on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshcall.daemon.shapes import totals
+
+if TYPE_CHECKING:
+    from meshcall.demo.swarm import Seat
+
+Json = dict[str, Any]
+
+OUTCOMES = {
+    "value": "gave the record",
+    "answered": "named nearer nodes",
+    "slow": "no answer yet, another asked in its place",
+    "late": "answered late",
+    "waiting": "asked again, still no answer",
+    "failed": "silent",
+    "refused": "refused",
+}
+
+
+class View(Protocol):
+    """What the story tells."""
+
+    def begin(self, title: str) -> None:
+        """A step begins."""
+        ...
+
+    def done(self, remark: str, seconds: float) -> None:
+        """The step is over, and this came of it."""
+        ...
+
+    def network(self, seats: Sequence[Seat]) -> None:
+        """How the nodes stand now."""
+        ...
+
+    def way(self, who: str, whom: str, result: Json, names: Mapping[str, str | None]) -> None:
+        """The way that a look-up took; `names` of endpoints."""
+        ...
+
+
+def way_rows(result: Json, names: Mapping[str, str | None]) -> list[tuple[str, str, str, str, str]]:
+    """When asked, round trip, who, where, outcome; in the order of asking."""
+    steps = [step for one in result["lookups"] if one["report"] for step in one["report"]["steps"]]
+    return [
+        (
+            f"{step['sent_seconds'] * 1000:.1f} ms",
+            "-" if step["round_trip_seconds"] is None else f"{step['round_trip_seconds'] * 1000:.1f} ms",
+            names.get(step["endpoint"]) or "?",
+            step["endpoint"],
+            OUTCOMES.get(step["outcome"], step["outcome"]),
+        )
+        for step in steps
+    ]
+
+
+def way_title(who: str, whom: str, result: Json) -> str:
+    """One line above the table."""
+    requests, answers, hops = totals(result)
+    return f"The way from {who} to {whom}: {requests} questions, {answers} answers, {hops} hop{'s' * (hops != 1)}"
+
+
+WAY_HEAD = ("asked at", "round trip", "whom", "where", "outcome")
+
+
+class PlainView:
+    """A line for each thing, as it happens."""
+
+    def __init__(self, write: Callable[[str], object] | None = None) -> None:
+        self._write = write or _print
+        self._number = 0
+
+    def begin(self, title: str) -> None:
+        """The title with its number."""
+        self._number += 1
+        self._write(f"{self._number}. {title} ...")
+
+    def done(self, remark: str, seconds: float) -> None:
+        """What came of it."""
+        self._write(f"   {remark}  [{seconds:.2f} s]")
+
+    def network(self, seats: Sequence[Seat]) -> None:
+        """Nothing: a moving picture is for terminals."""
+
+    def way(self, who: str, whom: str, result: Json, names: Mapping[str, str | None]) -> None:
+        """A table."""
+        self._write(f"   {way_title(who, whom, result)}")
+        rows = [WAY_HEAD, *way_rows(result, names)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(WAY_HEAD))]
+        for row in rows:
+            cells = (
+                f"{cell:>{width}}" if column < 2 else f"{cell:<{width}}"
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            self._write(f"     {'  '.join(cells).rstrip()}")
+
+
+class QuietView:
+    """For programs: nothing but the result."""
+
+    def begin(self, title: str) -> None:
+        """Nothing."""
+
+    def done(self, remark: str, seconds: float) -> None:
+        """Nothing."""
+
+    def network(self, seats: Sequence[Seat]) -> None:
+        """Nothing."""
+
+    def way(self, who: str, whom: str, result: Json, names: Mapping[str, str | None]) -> None:
+        """Nothing."""
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
