@@ -111,7 +111,7 @@ class Network:
         self._rng = rng
         self._bits = rng.getrandbits
         self._weather = Weather()
-        self._split = False
+        self.is_split = False
         self._rough = False
         self._trail: list[bytes] = []
         self._sum = hashlib.blake2b(digest_size=16)
@@ -123,11 +123,11 @@ class Network:
 
     def split(self, apart: bool) -> None:
         """Whether lines on different sides reach each other."""
-        self._split = apart
+        self.is_split = apart
         self._look_out()
 
     def _look_out(self) -> None:
-        self._rough = self._split or self._weather != Weather()
+        self._rough = self.is_split or self._weather != Weather()
 
     def send(self, now: float, host: Host, dest: Endpoint, data: bytes) -> None:
         """Carry a datagram from a host to whatever has the address `dest`, or lose it."""
@@ -163,7 +163,7 @@ class Network:
     def _misfortune(self, now: float, near: Line, far: Line) -> float | None:
         """Seconds that a packet is held back beyond its delay; None where it is lost."""
         what, rng = self._weather, self._rng
-        if self._split and near.side != far.side:
+        if self.is_split and near.side != far.side:
             self.counters["split"] += 1
             return None
         if what.loss and rng.random() < what.loss:

@@ -42,8 +42,8 @@ class Person:
     item: MutableItem | None = None
     durable: int = -1
     """The highest seq that at least one node has acknowledged."""
-    published_at: float = 0.0
-    """When that was."""
+    settled: int = -1
+    """The same of those put while the network was whole: from then on everybody must find it."""
 
 
 @dataclass(slots=True)
@@ -56,8 +56,10 @@ class Job:
     seq: int
     """Publication: the seq put.  Look-up: the least that counts as the newest."""
     publishes: bool
-    must: bool = False
-    """A look-up that has no excuse for finding nothing or an older item."""
+    whole: bool = True
+    """Whether the network was in one piece when it began."""
+    must: int = -1
+    """A look-up that has no excuse for finding less than this seq; -1: there are excuses."""
     cold: bool = False
     first: float | None = None
 
@@ -143,7 +145,9 @@ class People:
         if host.core is None or item is None or not self.world.is_ready(host):
             return False
         number = host.core.put(now, item)
-        self._jobs.setdefault(host.number, {})[number] = Job(person, now, self.phase, item.seq, publishes=True)
+        self._jobs.setdefault(host.number, {})[number] = Job(
+            person, now, self.phase, item.seq, publishes=True, whole=not self.world.network.is_split
+        )  # fmt: skip
         host.drain(now)
         return True
 
@@ -172,7 +176,8 @@ class People:
         person = self._published[world.rng.randrange(len(self._published))]
         if cold:
             host = world.add_host()
-            job = Job(person, now, self.phase, person.durable, publishes=False, must=self.calm, cold=True)
+            must = person.settled if self.calm else -1
+            job = Job(person, now, self.phase, person.durable, publishes=False, must=must, cold=True)
             self._cold[host.number] = job
             world.schedule.call(now + COLD_SECONDS_MAX, lambda when: self._too_cold(when, host))
             world.switch_on(now, host)
@@ -181,7 +186,8 @@ class People:
 
     def look_up(self, now: float, host: Host, person: Person) -> None:
         """This host looks up this person."""
-        must = self.calm and (self.phase != PHASE_LAST or self.world.is_ready(person.host))
+        excused = not self.calm or (self.phase == PHASE_LAST and not self.world.is_ready(person.host))
+        must = -1 if excused else person.settled
         self._get(now, host, Job(person, now, self.phase, person.durable, publishes=False, must=must))
 
     def _get(self, now: float, host: Host, job: Job) -> None:
@@ -258,7 +264,8 @@ class People:
             if job.person.durable < 0:
                 self._published.append(job.person)
             job.person.durable = max(job.person.durable, job.seq)
-            job.person.published_at = now
+            if job.whole and not self.world.network.is_split:
+                job.person.settled = max(job.person.settled, job.seq)
 
     def _got(self, now: float, host: Host, job: Job, event: GetFinished) -> None:
         item, report = event.item, event.report
@@ -268,8 +275,8 @@ class People:
             outcome = "forged"
         else:
             outcome = "newest" if item.seq >= job.seq else "older"
-        if job.must and outcome in ("missing", "older"):
-            what = "nothing" if outcome == "missing" else "an older item than was published"
+        if (item.seq if isinstance(item, MutableItem) else -1) < job.must:
+            what = "nothing" if item is None else "an older item than was published"
             self.checks.violate(
                 now, f"nothing disturbed the world, but host {host.number} found {what} of person {job.person.number}"
             )

@@ -12,7 +12,7 @@ from html import escape
 from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 24, 46
 COLOURS = 6
 TICKS = 6
 
@@ -39,6 +39,8 @@ class Plot:
     series: list[Series]
     x_most: float | None = None
     y_most: float | None = None
+    whole: bool = False
+    """The x values are whole numbers."""
     percent: bool = False
     """The y values are shares, shown as percent."""
     marks: list[tuple[float, str]] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Plot:
 
     def _x_axis(self) -> list[str]:
         parts, bottom = [], HEIGHT - BOTTOM
-        for value in ticks(self._low, self._high):
+        for value in ticks(self._low, self._high, 1.0 if self.whole else 0.0):
             x = self._x(value)
             parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{TOP}" y2="{bottom + 4}"/>')
             parts.append(f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{short(value)}</text>')
@@ -108,12 +110,14 @@ class Plot:
         return parts
 
     def _mark_lines(self) -> list[str]:
+        """Numbered; the words are in the legend, where they cannot collide."""
         parts = []
-        for where, words in self.marks:
+        for number, (where, words) in enumerate(self.marks, 1):
             x = self._x(where)
             parts.append(
-                f'<g class="mark"><line x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-                f'<text x="{x - 3}" y="{TOP + 10}" text-anchor="end">{escape(words)}</text></g>'
+                f'<g class="mark"><title>{escape(words)}</title>'
+                f'<line x1="{x}" x2="{x}" y1="{TOP - 5}" y2="{HEIGHT - BOTTOM}"/>'
+                f'<text x="{x}" y="{TOP - 9}" text-anchor="middle">{number}</text></g>'
             )
         return parts
 
@@ -136,26 +140,26 @@ class Plot:
         return line
 
     def _legend(self) -> str:
-        if len(self.series) < 2:
-            return ""
         entries = []
         for number, series in enumerate(self.series):
-            if series.points:
+            if series.points and len(self.series) > 1:
                 style = "dashed" if series.dashed else "solid"
                 entries.append(
                     f'<span><i style="border-top:3px {style} {self._colour(number)}"></i>{escape(series.name)}</span>'
                 )
-        return f'<div class="legend">{"".join(entries)}</div>'
+        for number, (_, words) in enumerate(self.marks, 1):
+            entries.append(f"<span><b>{number}</b>{escape(words)}</span>")
+        return f'<div class="legend">{"".join(entries)}</div>' if entries else ""
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round values between two limits, about TICKS of them."""
+def ticks(low: float, high: float, finest: float = 0.0) -> list[float]:
+    """Round values between two limits, about TICKS of them, at least `finest` apart."""
     span = high - low
     if span <= 0:
         return [low]
     raw = span / TICKS
     power: float = 10.0 ** floor(log10(raw))
-    step = power * next(nice for nice in (1, 2, 2.5, 5, 10) if raw <= nice * power * 1.0001)
+    step = max(finest, power * next(nice for nice in (1, 2, 5, 10) if raw <= nice * power * 1.0001))
     return [round(number * step, 10) for number in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 

@@ -39,6 +39,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--faint);font-size:11
 .grid{stroke:var(--grid);stroke-width:1}.mark line{stroke:var(--bad);stroke-width:1;stroke-dasharray:3 3}
 svg .mark text{fill:var(--bad)}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;padding-left:10px}
+.legend b{color:var(--bad);margin-right:6px}
 .legend i{display:inline-block;width:20px;margin-right:6px;vertical-align:middle}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px;min-width:100%}
 th,td{text-align:right;padding:5px 12px;border-bottom:1px solid var(--grid);white-space:nowrap}
@@ -124,8 +125,10 @@ def verdict(results: dict[str, Any]) -> str:
     """One line on safety and liveness."""
     checks = results["checks"]
     found = f"{checks['found_at_the_end']} of {checks['looked_up_at_the_end']} published items found at the end"
+    if checks["newest_at_the_end"] != checks["found_at_the_end"]:
+        found += f", {checks['newest_at_the_end']} in their newest version"
     if checks["violations"]:
-        return f"{checks['violations']} violations; {found}"
+        return f"{checks['violations']} violation{'s' if checks['violations'] > 1 else ''}; {found}"
     return f"nothing forged, nothing older served; {found}"
 
 
@@ -138,15 +141,19 @@ def _tiles(results: dict[str, Any]) -> str:
     total = sum(group["lookups"] for group in groups.values())
     busiest = max(groups.values(), key=lambda group: group["lookups"], default=None)
     tiles = [
-        ("good" if found == total else "", f"{found / total:.2%}" if total else "-", f"of {total} look-ups found all"),
+        (
+            "good" if found == total else "",
+            f"{found / total:.2%}" if total else "-",
+            f"of {total} look-ups found the newest",
+        ),
         ("bad" if checks["violations"] else "good", str(checks["violations"]), "violations"),
     ]
     if busiest is not None and busiest["first_ms"]:
         tiles += [
-            ("", f"{busiest['first_ms']['median']:.0f} / {busiest['first_ms']['p95']:.0f} ms",
-             "first value, median / p95"),
-            ("", f"{busiest['converged_ms']['median']:.0f} / {busiest['converged_ms']['p95']:.0f} ms",
-             "converged, median / p95"),
+            ("", f"{busiest['first_ms']['median']:.0f} / {busiest['first_ms']['p95']:.0f}",
+             "ms to the first value, median / p95"),
+            ("", f"{busiest['converged_ms']['median']:.0f} / {busiest['converged_ms']['p95']:.0f}",
+             "ms until converged, median / p95"),
             ("", f"{busiest['requests']['mean']:g}", "requests per look-up"),
         ]  # fmt: skip
     tiles.append(("", _number(results["network"]["delivered"]), "messages delivered"))
@@ -186,8 +193,8 @@ def _lookup_table(results: dict[str, Any]) -> str:
 def _plots(results: dict[str, Any]) -> list[Plot]:
     groups = {name: group for name, group in results["lookups"].items() if group["lookups"] > 1}
     marks = [(when / 60, what) for when, what in results["marks"]]
-    first = [Series(name, group["first_curve"], step=True) for name, group in groups.items()]
-    done = [Series(name, group["converged_curve"], step=True) for name, group in groups.items()]
+    first = [Series(name, _from_zero(group["first_curve"]), step=True) for name, group in groups.items()]
+    done = [Series(name, _from_zero(group["converged_curve"]), step=True) for name, group in groups.items()]
     samples, timeline = results["samples"], results["timeline"]
     rates = []
     for before, after in itertools.pairwise(samples):
@@ -215,11 +222,11 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         Plot("Load", "messages received a minute", "of the hosts that stayed", [Series("hosts", shares, step=True)],
              y_most=1.0, percent=True),
         Plot("Requests for a look-up", "requests, at most", "of all look-ups",
-             [Series(name, group["requests_curve"], step=True) for name, group in groups.items()],
-             y_most=1.0, percent=True),
+             [Series(name, _from_zero(group["requests_curve"]), step=True) for name, group in groups.items()],
+             y_most=1.0, whole=True, percent=True),
         Plot("Hops", "referrals behind the farthest answer, at most", "of all look-ups",
-             [Series(name, group["hops_curve"], step=True) for name, group in groups.items()],
-             y_most=1.0, percent=True),
+             [Series(name, _from_zero(group["hops_curve"]), step=True) for name, group in groups.items()],
+             y_most=1.0, whole=True, percent=True),
     ]  # fmt: skip
 
 
@@ -232,6 +239,11 @@ def _end(groups: dict[str, Any], curve: str) -> float | None:
     ]
     known = [end for end in ends if end is not None]
     return max(known) * 1.02 if known else None
+
+
+def _from_zero(points: list[list[float]]) -> list[list[float]]:
+    """A cumulative curve with its first rise."""
+    return [[points[0][0], 0.0], *points] if points else []
 
 
 def _checks(results: dict[str, Any]) -> str:
@@ -248,8 +260,7 @@ def _checks(results: dict[str, Any]) -> str:
         "No node may serve an item that its owner did not sign, or an older one than it served or acknowledged before; "
         "while nothing disturbs the world, no look-up may miss what was published or end with something older."
     )
-    ending = f"At the end {checks['found_at_the_end']} of {checks['looked_up_at_the_end']} published items were found."
-    return f"<p>{looked} {rules}</p><p><b>{escape(verdict(results).capitalize())}.</b> {ending}</p><ul>{sentences}</ul>"
+    return f"<p>{looked} {rules}</p><p><b>{escape(verdict(results).capitalize())}.</b></p><ul>{sentences}</ul>"
 
 
 def _publication_rows(published: dict[str, Any]) -> list[tuple[str, str]]:

@@ -142,7 +142,8 @@ class Run:
         elif event.kind == "revive":
             what = f"{world.revive(now, event.seconds)} hosts come back"
         elif event.kind == "partition":
-            what = f"the network splits, {world.partition(event.share, event.regions)} lines on the smaller side"
+            world.partition(event.share, event.regions)
+            what = "the network splits"
         elif event.kind == "heal":
             world.heal()
             what = "the network heals"
@@ -223,13 +224,14 @@ class Run:
             "publications": published(tally.publications) if tally.publications else {},
             "checks": {
                 **checks,
-                "found_at_the_end": sum(1 for lookup in last if lookup.outcome == "newest"),
+                "found_at_the_end": sum(1 for lookup in last if lookup.outcome in ("newest", "older")),
+                "newest_at_the_end": sum(1 for lookup in last if lookup.outcome == "newest"),
                 "looked_up_at_the_end": len(last),
                 "sentences": self.checks.violations,
             },
             "network": {
                 "sent": network.sent,
-                "sent_bytes": network.sent_bytes,
+                "bytes sent": network.sent_bytes,
                 "delivered": network.delivered,
                 **network.counters,
                 "refused by NAT": world.refused_by_nats(),

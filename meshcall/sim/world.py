@@ -259,16 +259,14 @@ class World:
     def _revive(self, now: float, host: Host, _second: None, _third: None) -> None:
         self.switch_on(now, host)
 
-    def partition(self, share: float, regions: tuple[str, ...]) -> int:
-        """Cut the network in two, by regions or by chance; how many lines are on the smaller side."""
+    def partition(self, share: float, regions: tuple[str, ...]) -> None:
+        """Cut the network in two, by regions or by chance."""
         for line in self.lines:
             line.side = int(self.geography.sites[line.site].region in regions)
         if not regions:
             for line in self.rng.sample(self.lines, round(share * len(self.lines))):
                 line.side = 1
         self.network.split(True)
-        apart = sum(line.side for line in self.lines)
-        return min(apart, len(self.lines) - apart)
 
     def heal(self) -> None:
         """Everybody can reach everybody again."""
