@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
@@ -32,13 +33,14 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(
-            console=console, refresh_per_second=PICTURES_PER_SECOND, transient=True, get_renderable=self._picture
-        )
         self._number = 0
+        self._title = ""
         self._spinner: Spinner | None = None
         self._seats: Sequence[Seat] = ()
         self._asked: dict[str, str] = {}
+        self._live = Live(
+            console=console, refresh_per_second=PICTURES_PER_SECOND, transient=True, get_renderable=self._picture
+        )
 
     def __enter__(self) -> LiveView:
         self._live.start()
@@ -70,7 +72,7 @@ class LiveView:
 
     def way(self, who: str, whom: str, result: Json, names: Mapping[str, str | None]) -> None:
         """A table; the nodes that were asked light up below."""
-        table = Table(title=way_title(who, whom, result), title_justify="left", title_style="bold", pad_edge=False)
+        table = Table(title=way_title(who, whom, result), title_justify="left", box=SIMPLE_HEAD)
         for number, head in enumerate(WAY_HEAD):
             table.add_column(head, justify="right" if number < 2 else "left", no_wrap=True)
         self._asked = {}

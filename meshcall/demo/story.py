@@ -70,6 +70,7 @@ class _Story:
         self.view = view
         self.nursery = nursery
         self.measured = measured
+        self._way: tuple[str, str, Json, dict[str, str | None]] | None = None
 
     async def tell(self) -> None:
         began = trio.current_time()
@@ -97,6 +98,9 @@ class _Story:
         began = trio.current_time()
         outcome, remark = await task(*arguments)
         self.view.done(remark, trio.current_time() - began)
+        if self._way is not None:
+            self.view.way(*self._way)
+            self._way = None
         return outcome
 
     async def _watch(self, swarm: Swarm) -> None:
@@ -159,7 +163,7 @@ class _Story:
         for person in (who, whom):
             own = (await person.status())["network"]["endpoints"]
             names.update({where: f"{person.name}'s node" for where in own if where in names})
-        self.view.way(who.name, whom.name, result, names)
+        self._way = (who.name, whom.name, result, names)
         return None, (
             f"found after {result['first_seconds'] * 1000:.1f} ms, certain after {result['seconds'] * 1000:.1f} ms "
             f"({requests} questions, {answers} answers)"
@@ -183,7 +187,7 @@ class _Story:
         return result
 
     async def after_silence(self, swarm: Swarm, who: Person, whom: Person) -> tuple[None, str]:
-        gone = swarm.fall_silent(SILENT_SHARE)
+        gone, keepers = swarm.fall_silent(SILENT_SHARE)
         self.measured["silent"] = gone
         _, remark = await self.looked_up(swarm, who, whom, "lookup_after_silence")
-        return None, f"{gone} of {self.nodes} are gone; {remark}"
+        return None, f"{gone} of {self.nodes} are gone, {keepers} of them had kept a record; {remark}"

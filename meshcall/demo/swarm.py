@@ -63,18 +63,21 @@ class Swarm:
         """Serve until cancelled."""
         await self._driver.run(task_status=task_status)
 
-    async def join(self) -> None:
-        """One after the other comes in, knowing only the first ones.  Raises MeshcallError."""
+    async def join(self, contacts_min: int = CONTACTS_MIN) -> None:
+        """One after the other comes in, knowing only the first ones, until each knows `contacts_min` live others.
+
+        Raises MeshcallError.
+        """
         first = self.first_endpoints
         with trio.move_on_after(JOIN_SECONDS_MAX) as limit:
             for driven in self._nodes:
                 with driven.turn() as now:
                     driven.core.start(now, [where for where in first if where not in driven.endpoints])
                 await trio.sleep(BETWEEN_SECONDS)
-            while any(seat.contacts < CONTACTS_MIN for seat in self.seats()):  # noqa: ASYNC110 - a state, not an event
+            while any(seat.contacts < contacts_min for seat in self.seats()):  # noqa: ASYNC110 - a state, not an event
                 await trio.sleep(BETWEEN_SECONDS)
         if limit.cancelled_caught:
-            lonely = sum(seat.contacts < CONTACTS_MIN for seat in self.seats())
+            lonely = sum(seat.contacts < contacts_min for seat in self.seats())
             raise MeshcallError(f"{lonely} of {len(self._nodes)} nodes did not find enough of the others")
 
     @property
@@ -96,10 +99,20 @@ class Swarm:
             found.append(Seat(f"node {number + 1}", contacts, status.items, number not in self._gone))
         return found
 
-    def fall_silent(self, share: float) -> int:
-        """Close the sockets of a share of the nodes, without a word to anybody.  The first ones stay."""
+    def fall_silent(self, share: float) -> tuple[int, int]:
+        """Close the sockets of a share of the nodes, without a word to anybody; half of them keep records.
+
+        How many that are, and how many of them kept a record.  The first nodes stay.
+        """
         count = round(len(self._nodes) * share)
-        for number in random.sample(range(FIRST_NODES, len(self._nodes)), count):
+        seats = list(enumerate(self.seats()))[FIRST_NODES:]
+        keepers = [number for number, seat in seats if seat.items]
+        others = [number for number, seat in seats if not seat.items]
+        chosen = random.sample(keepers, min(count // 2, len(keepers)))
+        kept = len(chosen)
+        rest = others if len(others) >= count - kept else [number for number, _ in seats if number not in chosen]
+        chosen += random.sample(rest, count - kept)
+        for number in chosen:
             self._gone.add(number)
             self._driver.remove(self._nodes[number])
-        return count
+        return count, sum(number in keepers for number in chosen)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from meshcall.daemon.shapes import totals
-
 if TYPE_CHECKING:
     from meshcall.demo.swarm import Seat
 
@@ -18,7 +16,7 @@ OUTCOMES = {
     "answered": "named nearer nodes",
     "slow": "no answer yet, another asked in its place",
     "late": "answered late",
-    "waiting": "asked again, still no answer",
+    "waiting": "not waited for",
     "failed": "silent",
     "refused": "refused",
 }
@@ -45,8 +43,8 @@ class View(Protocol):
 
 
 def way_rows(result: Json, names: Mapping[str, str | None]) -> list[tuple[str, str, str, str, str]]:
-    """When asked, round trip, who, where, outcome; in the order of asking."""
-    steps = [step for one in result["lookups"] if one["report"] for step in one["report"]["steps"]]
+    """When asked, round trip, who, where, outcome; in the order of asking, for the period that had the record."""
+    report = _main_lookup(result)["report"]
     return [
         (
             f"{step['sent_seconds'] * 1000:.1f} ms",
@@ -55,14 +53,25 @@ def way_rows(result: Json, names: Mapping[str, str | None]) -> list[tuple[str, s
             step["endpoint"],
             OUTCOMES.get(step["outcome"], step["outcome"]),
         )
-        for step in steps
+        for step in (report["steps"] if report else [])
     ]
+
+
+def _main_lookup(result: Json) -> Json:
+    """Near midnight of an identity two periods are asked for; the one in which it was found."""
+    period = result["record"]["period"]
+    found: Json = next(one for one in result["lookups"] if one["period"] == period)
+    return found
 
 
 def way_title(who: str, whom: str, result: Json) -> str:
     """One line above the table."""
-    requests, answers, hops = totals(result)
-    return f"The way from {who} to {whom}: {requests} questions, {answers} answers, {hops} hop{'s' * (hops != 1)}"
+    report = _main_lookup(result)["report"] or {"requests": 0, "answers": 0, "hops": 0}
+    hops = report["hops"]
+    text = f"The way from {who} to {whom}: {report['requests']} questions, {report['answers']} answers, "
+    text += f"{hops} hop{'s' * (hops != 1)}"
+    others = sum(one["report"]["requests"] for one in result["lookups"] if one["report"]) - report["requests"]
+    return f"{text} (and {others} questions about the neighbouring day)" if others else text
 
 
 WAY_HEAD = ("asked at", "round trip", "whom", "where", "outcome")
