@@ -311,8 +311,8 @@ class Client:
             writing.stored += 1
             operation.note(request.transaction, now, message[b"r"][b"id"], "stored")
         else:
-            detail = message.get(b"e")
-            code = detail[0] if type(detail) is list and 0 < detail[0] < 1000 else krpc.GENERIC_ERROR
+            code = message[b"e"][0] if message[b"y"] == b"e" else 0
+            code = code if 0 < code < 1000 else krpc.GENERIC_ERROR
             writing.refused(write, code)
             operation.note(request.transaction, now, None, "refused")
         self._check_written(now, operation)
