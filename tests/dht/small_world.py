@@ -1,8 +1,10 @@
-"""A small network of DHT cores in virtual time, for tests: uniform delays, loss, sudden death."""
+"""A small network of DHT cores in virtual time, for tests: uniform delays, loss, sudden death, and a
+filter through which all datagrams pass (NATs, partitions, lines that are down)."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Iterable
 from random import Random
 
 from meshcall.core import Endpoint, endpoint
@@ -26,6 +28,23 @@ class PaperVerifier:
         return signature == self.sign(public, message)
 
 
+class Nat:
+    """A filter of `SmallWorld`: these hosts hear only addresses to which they have sent (RFC 4787,
+    address-dependent filtering), except on the endpoints in `forwarded`."""
+
+    def __init__(self, inside: Iterable[Endpoint], forwarded: Iterable[Endpoint] = ()) -> None:
+        self.inside = {where[:-2] for where in inside}
+        self.forwarded = set(forwarded)
+        self.sent: set[tuple[bytes, bytes]] = set()
+
+    def __call__(self, source: Endpoint, target: Endpoint) -> bool:
+        if source[:-2] in self.inside:
+            self.sent.add((source[:-2], target[:-2]))
+        if target[:-2] in self.inside and target not in self.forwarded:
+            return (target[:-2], source[:-2]) in self.sent
+        return True
+
+
 class SmallWorld:
     """Nodes at 10.0.a.b (or wherever `host` says); `now` in seconds."""
 
@@ -41,17 +60,33 @@ class SmallWorld:
         self.delivered = 0
         self.pool: dict[bytes, tuple[bytes, Endpoint, int]] = {}
         self.sent: dict[Endpoint, int] = {}
+        self.passes: Callable[[Endpoint, Endpoint], bool] | None = None
+        """Whether a datagram from the first to the second arrives; asked when it is sent."""
         self.wire: list[tuple[Endpoint, Endpoint, bytes]] | None = None
         self._heap: list[tuple[float, int, Endpoint, Endpoint | None, bytes]] = []
         self._order = 0
         self._wakes: dict[Endpoint, float] = {}
+        self._homes: dict[Endpoint, Endpoint] = {}
+        self._faces: dict[tuple[Endpoint, int], Endpoint] = {}
 
-    def add(self, config: DhtConfig | None = None, host: str | None = None, boot: Endpoint | None = None) -> Endpoint:
+    def add(
+        self,
+        config: DhtConfig | None = None,
+        host: str | None = None,
+        boot: Endpoint | None = None,
+        also: str | None = None,
+    ) -> Endpoint:
+        """A new node; `also`: its address in the other family.  It is known by the endpoint of `host`."""
         number = len(self.nodes)
         where = endpoint(host or f"10.0.{number // 250}.{number % 250 + 1}", 6881)
-        node = Dht(self.now, rng=self.rng, verifier=self.suite, config=config, pool=self.pool)
+        faces = [where] if also is None else [where, endpoint(also, 6881)]
+        families = tuple(4 if len(face) == 6 else 6 for face in faces)
+        node = Dht(self.now, rng=self.rng, verifier=self.suite, config=config, families=families, pool=self.pool)
         self.nodes[where] = node
         self.events[where] = []
+        for face in faces:
+            self._homes[face] = where
+            self._faces[where, len(face)] = face
         if boot is not None:
             node.bootstrap(self.now, [boot])
         self.drain(where)
@@ -66,14 +101,15 @@ class SmallWorld:
         self.sent[source] = self.sent.get(source, 0) + 1
         if self.wire is not None:
             self.wire.append((source, target, data))
-        if self.rng.random() >= self.loss:
+        arrives = self.passes is None or self.passes(source, target)
+        if self.rng.random() >= self.loss and arrives:
             at = self.now + self.rng.uniform(*self.delay)
             heapq.heappush(self._heap, (at, self._order, target, source, data))
 
     def drain(self, where: Endpoint) -> None:
         node = self.nodes[where]
         for target, data in node.outbox:
-            self.send(where, target, data)
+            self.send(self._faces[where, len(target)], target, data)
         node.outbox.clear()
         self.events[where] += [(self.now, event) for event in node.events]
         node.events.clear()
@@ -89,8 +125,9 @@ class SmallWorld:
         self.now = max(self.now, until)
 
     def step(self) -> None:
-        at, _, where, source, data = heapq.heappop(self._heap)
+        at, _, face, source, data = heapq.heappop(self._heap)
         self.now = at
+        where = self._homes.get(face, face)
         node = self.nodes.get(where)
         if node is None or where in self.dead:
             return

@@ -1,0 +1,669 @@
+"""What strangers may try on a DHT node: each is refused with its code, or dropped and counted, and service goes on."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from random import Random
+from typing import Any
+
+import pytest
+
+from meshcall.core import endpoint
+from meshcall.dht.config import DhtConfig
+from meshcall.dht.events import GetFinished, ItemFound, PeersFinished, PutFinished
+from meshcall.dht.limits import (
+    AMPLIFICATION_FACTOR,
+    AMPLIFIED_SUBNET_BURST_BYTES,
+    AMPLIFIED_SUBNET_BYTES_PER_SECOND,
+    AMPLIFIED_TOTAL_BURST_BYTES,
+    AMPLIFIED_TOTAL_BYTES_PER_SECOND,
+)
+from meshcall.dht.node import Dht
+from meshcall.dht.node_id import subnet_of
+from meshcall.wire import krpc
+from meshcall.wire.bencode import decode, encode
+from tests.dht.small_world import grown
+from tests.dht.stranger import OPEN, SUITE, Stranger, acquaint, code_of, contact, core, item, sent
+
+ALICE = "198.51.100.7"
+ITEM = item(b"alice", 5, b"5:hello")
+
+
+def total(node: Dht) -> int:
+    return sum(node.counters.values())
+
+
+def serves(node: Dht, now: float) -> None:
+    """The node still answers and stores."""
+    friend = Stranger("192.0.2.77")
+    assert friend.query(node, now, b"ping")[b"r"][b"id"] == node.node_id()
+    assert friend.put(node, now, item(b"friend", int(now), b"2:ok")) == 0
+    assert friend.query(node, now, b"get", target=item(b"friend", 0, b"0:").target)[b"r"][b"v"] == b"ok"
+
+
+# Stored items: BEP 44's codes
+
+
+def test_a_good_item_is_stored_and_served() -> None:
+    node, alice = core(), Stranger(ALICE)
+    assert alice.put(node, 2.0, ITEM) == 0
+    got = alice.query(node, 2.0, b"get", target=ITEM.target)[b"r"]
+    assert (got[b"v"], got[b"seq"], got[b"sig"], got[b"k"]) == (b"hello", 5, ITEM.signature, ITEM.public)
+
+
+def test_a_seq_in_the_question_spares_the_value() -> None:
+    node, alice = core(), Stranger(ALICE)
+    alice.put(node, 2.0, ITEM)
+    for known, comes in ((4, True), (5, False), (6, False)):
+        got = alice.query(node, 2.0, b"get", target=ITEM.target, seq=known)[b"r"]
+        assert (b"v" in got, got[b"seq"]) == (comes, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"sig": bytes(64)}, 206),
+        ({"v": b"other"}, 302),
+        ({"seq": 4}, 302),
+        ({"seq": 6}, 206),
+        ({"cas": 4, "seq": 6}, 301),
+        ({"token": b"12345678"}, 203),
+        ({"token": b""}, 203),
+        ({"token": 5}, 203),
+        ({"v": b"x" * 996, "seq": 6}, 206),
+        ({"v": b"x" * 997, "seq": 6}, 205),
+        ({"salt": b"s" * 65}, 207),
+        ({"salt": b"s" * 64}, 206),
+        ({"salt": 5}, 203),
+        ({"seq": -1}, 203),
+        ({"seq": 2**63}, 203),
+        ({"seq": b"5"}, 203),
+        ({"k": bytes(31)}, 203),
+        ({"sig": bytes(63)}, 203),
+        ({"cas": b"5"}, 203),
+        ({"cas": -1}, 203),
+    ],
+)
+def test_a_bad_put_gets_its_code_and_changes_nothing(change: dict[str, Any], code: int) -> None:
+    node, alice = core(), Stranger(ALICE)
+    assert alice.put(node, 2.0, ITEM) == 0
+    assert alice.put(node, 2.0, ITEM, **change) == code
+    assert alice.query(node, 2.0, b"get", target=ITEM.target)[b"r"][b"sig"] == ITEM.signature
+    assert node.server.items.items == 1
+    assert node.counters[f"refused: {code}"] == 1
+
+
+def test_a_put_without_a_part_gets_203() -> None:
+    node, alice = core(), Stranger(ALICE)
+    whole: dict[str, Any] = {"k": ITEM.public, "seq": 5, "sig": ITEM.signature, "v": b"hello"}
+    whole["token"] = alice.token(node, 2.0)
+    for part in whole:
+        less = {name: value for name, value in whole.items() if name != part}
+        assert code_of(alice.query(node, 2.0, b"put", None, **less)) == 203
+    assert node.server.items.items == 0
+
+
+def test_equal_seq_with_other_content_is_refused_even_if_well_signed() -> None:
+    node, alice = core(), Stranger(ALICE)
+    alice.put(node, 2.0, ITEM)
+    assert alice.put(node, 2.0, item(b"alice", 5, b"5:other")) == 302
+    assert alice.put(node, 2.0, item(b"alice", 4, b"5:older")) == 302
+    assert alice.put(node, 2.0, ITEM) == 0
+    assert alice.put(node, 2.0, item(b"alice", 6, b"5:newer"), cas=4) == 301
+    assert alice.put(node, 2.0, item(b"alice", 6, b"5:newer"), cas=5) == 0
+
+
+def test_a_value_at_the_bound_is_stored_and_one_byte_more_is_not() -> None:
+    node, alice = core(), Stranger(ALICE)
+    assert alice.put(node, 2.0, item(b"big", 1, encode(b"x" * 996))) == 0
+    assert alice.put(node, 2.0, item(b"bigger", 1, encode(b"x" * 997))) == 205
+    salted = item(b"salted", 1, b"1:x", b"s" * 64)
+    assert alice.put(node, 2.0, salted) == 0
+    assert alice.query(node, 2.0, b"get", target=salted.target)[b"r"][b"v"] == b"x"
+
+
+def test_a_token_is_no_good_for_another_address() -> None:
+    node, alice, mallory = core(), Stranger(ALICE), Stranger("203.0.113.5")
+    assert mallory.put(node, 2.0, ITEM, token=alice.token(node, 2.0)) == 203
+    assert alice.put(node, 2.0 + 660, ITEM, token=alice.token(node, 2.0)) == 203
+    token = alice.token(node, 2000.0)
+    answer = mallory.query(node, 2000.0, b"announce_peer", info_hash=bytes(20), port=1, token=token)
+    assert code_of(answer) == 203
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, b"80", None])
+def test_announcing_a_bad_port_gets_203(port: Any) -> None:
+    node, alice = core(), Stranger(ALICE)
+    more = {} if port is None else {"port": port}
+    token = alice.token(node, 2.0)
+    assert code_of(alice.query(node, 2.0, b"announce_peer", info_hash=bytes(20), token=token, **more)) == 203
+    assert node.server.peers.count == 0
+
+
+def test_announcements_are_found_and_the_port_may_be_implied() -> None:
+    node, alice, bob = core(), Stranger(ALICE), Stranger("192.0.2.9", port=999)
+    for who, more in ((alice, {"port": 80}), (bob, {"port": 1, "implied_port": 1})):
+        token = who.token(node, 2.0)
+        answer = who.query(node, 2.0, b"announce_peer", info_hash=bytes(20), token=token, **more)
+        assert code_of(answer) == 0
+    values = alice.query(node, 2.0, b"get_peers", info_hash=bytes(20))[b"r"][b"values"]
+    assert sorted(values) == sorted([endpoint(ALICE, 80), endpoint("192.0.2.9", 999)])
+
+
+@pytest.mark.parametrize("method", [b"find_node", b"get_peers", b"get", b"announce_peer"])
+@pytest.mark.parametrize("target", [None, b"short", b"x" * 21, 7, [bytes(20)]])
+def test_a_bad_target_gets_203(method: bytes, target: Any) -> None:
+    node, alice = core(), Stranger(ALICE)
+    names = {} if target is None else {"target": target, "info_hash": target}
+    assert code_of(alice.query(node, 2.0, method, None, **names)) == 203
+
+
+def test_an_unknown_method_gets_204_or_contacts() -> None:
+    node, alice = core(), Stranger(ALICE)
+    assert code_of(alice.query(node, 2.0, b"vote")) == 204
+    assert alice.query(node, 2.0, b"sample_infohashes", target=bytes(20))[b"r"][b"nodes"] == b""
+
+
+# Packets that are none
+
+
+def test_ten_thousand_junk_packets_get_no_answer_and_cost_no_memory() -> None:
+    node, rng = core(), Random(5)
+    real = [
+        krpc.query(b"aa", b"get", {b"id": bytes(20), b"target": bytes(20)}, False),
+        krpc.reply(b"aa", {b"id": bytes(20), b"nodes": bytes(26)}, bytes(6)),
+        krpc.error(b"aa", 203, bytes(6)),
+    ]
+
+    def junk(number: int) -> bytes:
+        kind = number % 5
+        if kind == 0:
+            return rng.randbytes(rng.randrange(1, 1500))
+        if kind == 1:
+            return b"d" + rng.randbytes(100)
+        if kind == 2:
+            return b"l" * rng.randrange(1, 3000)
+        whole = real[number % 3]
+        return whole[: rng.randrange(len(whole))] if kind == 3 else whole.replace(b"1:y", b"1:z")
+
+    def flood(count: int) -> None:
+        for number in range(count):
+            source = endpoint(f"198.51.{number % 200}.{number % 250 + 1}", 1 + number % 60000)
+            node.receive(2.0 + number / 1000, source, junk(number))
+
+    flood(1000)
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    flood(10_000)
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert node.outbox == []
+    assert node.events == []
+    assert total(node) == 11_000
+    assert len(node.counters) < 12
+    assert after - before < 20_000
+    serves(node, 20.0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"d",
+        b"de",
+        b"l" * 2000,
+        b"d1:a" * 500,
+        b"x" * 60_000,
+        b"d1:ad2:id20:abcdefghij01234567892:idi1ee1:q4:ping1:t2:aa1:y1:qe",
+        b"d1:q4:ping1:ad2:id20:abcdefghij0123456789e1:t2:aa1:y1:qe",
+        b"d1:ad2:id020:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe",
+        b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qee",
+        b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t0:1:y1:qe",
+        b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t33:" + b"t" * 33 + b"1:y1:qe",
+    ],
+)
+def test_what_is_not_proper_is_dropped_and_counted_once(data: bytes) -> None:
+    node = core()
+    assert Stranger(ALICE).raw(node, 2.0, data) is None
+    assert total(node) == 1
+    assert next(iter(node.counters)).startswith("bad packet: ")
+    assert node.outbox == []
+
+
+def test_deep_nesting_inside_a_value_is_dropped() -> None:
+    node, alice = core(), Stranger(ALICE)
+    token = alice.token(node, 2.0)
+
+    def put(levels: int) -> Any:
+        value = b"l" * levels + b"e" * levels
+        body = b"d2:id20:%s5:token8:%s1:v%se" % (alice.id, token, value)
+        return alice.raw(node, 2.0, b"d1:a%s1:q3:put1:t2:aa1:y1:qe" % body)
+
+    assert code_of(put(30)) == 0
+    assert put(31) is None
+    assert node.counters["bad packet: too deep"] == 1
+    serves(node, 3.0)
+
+
+@pytest.mark.parametrize("where", ["0.1.2.3", "224.0.0.1", "255.255.255.255"])
+def test_impossible_sources_are_dropped(where: str) -> None:
+    node = core()
+    assert Stranger(where).query(node, 2.0, b"ping") is None
+    assert Stranger("2001:db8::1").query(node, 2.0, b"ping") is None
+    assert node.counters == {"bad packet: source": 2}
+
+
+def test_counters_have_names_of_ours_only() -> None:
+    """Nobody outside can make a new counter: the names are few whatever is sent."""
+    node, rng = core(), Random(3)
+    acquaint(node, 2.0, [Stranger(f"198.51.{n}.1") for n in range(20)])
+    node.get_mutable(3.0, b"k" * 32)
+    for number in range(2000):
+        source = Stranger(f"198.51.{number % 20}.1")
+        now = 3.0 + number / 100
+        method = rng.choice([b"get", b"put", b"ping", rng.randbytes(4)])
+        source.query(node, now, method, target=rng.randbytes(20), v=rng.randbytes(3), mcdial=rng.randbytes(6))
+        node.receive(now, source.where, krpc.error(rng.randbytes(4), rng.randrange(-(2**70), 2**70), bytes(6)))
+        for target, data in sent(node):
+            message = decode(data)
+            if message[b"y"] == b"q" and target == source.where:
+                wrong = {b"id": rng.randbytes(20), b"v": rng.randbytes(4), b"seq": rng.randrange(99)}
+                node.receive(now, target, krpc.reply(message[b"t"], wrong, bytes(6)))
+    assert len(node.counters) < 25
+    assert all(len(name) < 60 for name in node.counters)
+
+
+# Answers
+
+
+def looking(strangers: int = 3) -> tuple[Dht, list[Stranger], int, dict[bytes, tuple[Stranger, bytes]]]:
+    """A node in a look-up of ITEM, who was asked, and the query each has got."""
+    node = core()
+    known = [Stranger(f"198.51.{n}.1") for n in range(strangers)]
+    acquaint(node, 2.0, known)
+    node.events.clear()
+    operation = node.get_mutable(3.0, ITEM.public)
+    by_place = {stranger.where: stranger for stranger in known}
+    return node, known, operation, {bytes(target): (by_place[target], data) for target, data in sent(node)}
+
+
+def finish(node: Dht, now: float = 3.0) -> GetFinished | PutFinished | PeersFinished:
+    """Let time pass until the only operation is over."""
+    for _ in range(500):
+        for event in node.events:
+            if isinstance(event, GetFinished | PutFinished | PeersFinished):
+                return event
+        wake = node.next_wake()
+        assert wake is not None
+        now = max(now, wake)
+        node.wake(now)
+    raise AssertionError("the operation does not end")
+
+
+GOOD = {"v": b"hello", "seq": 5, "sig": ITEM.signature, "k": ITEM.public, "token": b"tok"}
+
+
+def test_a_good_answer_is_taken() -> None:
+    node, _, operation, asked = looking()
+    for stranger, query in asked.values():
+        stranger.answer(node, 3.1, query, **GOOD)
+    assert ItemFound(operation, ITEM) in node.events
+    event = finish(node)
+    assert isinstance(event, GetFinished)
+    assert event.item == ITEM
+    assert len(event.holders) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sig": bytes(64)},
+        {"sig": b"short"},
+        {"sig": 5},
+        {"v": b"forged"},
+        {"v": b"x" * 1000},
+        {"v": [[], {}]},
+        {"seq": 6},
+        {"seq": -5},
+        {"seq": 2**63},
+        {"seq": b"5"},
+        {"k": b"m" * 32},
+        {"k": 5},
+    ],
+)
+def test_a_forged_value_is_never_handed_up(change: dict[str, Any]) -> None:
+    node, _, _, asked = looking()
+    for stranger, query in asked.values():
+        stranger.answer(node, 3.1, query, **(GOOD | change))
+    event = finish(node)
+    assert isinstance(event, GetFinished)
+    assert event.item is None
+    assert not any(isinstance(each, ItemFound) for each in node.events)
+
+
+def test_a_forged_immutable_value_is_never_handed_up() -> None:
+    node = core()
+    stranger = Stranger(ALICE)
+    acquaint(node, 2.0, [stranger])
+    node.get_immutable(3.0, b"\x01" * 20)
+    for _, query in sent(node):
+        stranger.answer(node, 3.1, query, v=b"not what was asked for")
+    event = finish(node)
+    assert isinstance(event, GetFinished)
+    assert event.item is None
+
+
+def test_answers_from_the_wrong_address_do_not_count() -> None:
+    node, _, _, asked = looking()
+    mallory = Stranger("203.0.113.66")
+    for stranger, query in asked.values():
+        mallory.answer(node, 3.1, query, node_id=stranger.id, **GOOD)
+        other_port = Stranger("198.51.0.1", stranger.id, port=6882)
+        other_port.answer(node, 3.1, query, **GOOD)
+    assert node.counters["answer that nobody asked for"] == 6
+    assert not node.events
+    assert node.tables[4].at(mallory.where) is None
+    for stranger, query in asked.values():
+        stranger.answer(node, 3.2, query, **GOOD)
+    event = finish(node)
+    assert isinstance(event, GetFinished)
+    assert event.item == ITEM
+
+
+def test_answers_that_nobody_asked_for_do_not_count() -> None:
+    node, known, _, asked = looking()
+    before = node.tables[4].size
+    for number in range(1000):
+        data = krpc.reply(number.to_bytes(4, "big"), {b"id": bytes(20), b"nodes": bytes(19) + b"x" * 7}, bytes(6))
+        node.receive(3.1, known[number % 3].where, data)
+        node.receive(3.1, Stranger(ALICE).where, data)
+    assert node.counters["answer that nobody asked for"] == 2000
+    assert node.tables[4].size == before
+    assert node.outbox == []
+    assert len(node.server.proven) == len(known)
+    for stranger, query in asked.values():
+        for _ in range(5):  # the same answer again and again
+            stranger.answer(node, 3.2, query, **GOOD)
+    assert node.counters["answer that nobody asked for"] == 2000 + 4 * len(asked)
+
+
+def test_an_answer_under_our_own_or_another_id_does_not_count() -> None:
+    node, _, _, asked = looking()
+    (first, query), (second, another), (third, right) = asked.values()
+    first.answer(node, 3.1, query, node_id=node.node_id(), **GOOD)
+    second.answer(node, 3.1, another, node_id=b"\x07" * 20, **(GOOD | {"seq": 9}))
+    third.answer(node, 3.1, right, **GOOD)
+    event = finish(node)
+    assert isinstance(event, GetFinished)
+    assert [holder.endpoint for holder in event.holders] == [third.where]
+    assert node.counters["answer under our own id"] == 1
+    assert node.counters["answer with another id"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {b"y": b"r", b"r": {b"id": b"OWN"}, b"e": [b"x"]},
+        {b"y": b"r", b"r": {b"id": b"OWN"}, b"e": []},
+        {b"y": b"r", b"r": {b"id": b"OWN"}, b"e": [[1]]},
+        {b"y": b"e", b"e": [2**70]},
+        {b"y": b"e", b"e": [-1, {}]},
+        {b"y": b"e", b"e": [0]},
+        {b"y": b"e", b"e": [301], b"r": 5},
+        {b"y": b"r", b"r": {b"id": bytes(20), b"token": 5, b"nodes": 7, b"values": {}}, b"ip": [], b"v": 9},
+    ],
+)
+@pytest.mark.parametrize("writing", [False, True])
+def test_odd_answers_to_look_ups_and_writes_raise_nothing(answer: dict[bytes, Any], writing: bool) -> None:
+    node = core()
+    known = [Stranger(f"198.51.{n}.1") for n in range(2)]
+    acquaint(node, 2.0, known)
+    node.put(3.0, ITEM)
+    strangers = {stranger.where: stranger for stranger in known}
+    if writing:
+        for target, query in sent(node):
+            strangers[target].answer(node, 3.1, query, token=b"tok")
+    odd = decode(encode(answer).replace(b"3:OWN", b"20:" + node.node_id()))
+    for target, query in sent(node):
+        node.receive(3.2, target, encode(odd | {b"t": decode(query)[b"t"]}))
+    event = finish(node)
+    assert isinstance(event, PutFinished)
+    assert all(0 <= code < 1000 for code in event.errors)
+
+
+# Poisoned contacts
+
+
+def test_contacts_that_cannot_be_are_neither_kept_nor_asked() -> None:
+    node, known, _, asked = looking()
+    impossible = [
+        contact(b"\x01" * 20, endpoint(host, 6881))
+        for host in ("10.0.0.1", "192.168.1.1", "127.0.0.1", "0.0.0.1", "224.0.0.9", "100.64.0.1", "169.254.1.1")
+    ]
+    impossible.append(b"\x02" * 20 + bytes([198, 51, 100, 1, 0, 0]))  # port 0
+    impossible.append(contact(node.node_id(), endpoint("198.51.100.99", 6881)))
+    for stranger, query in asked.values():
+        stranger.answer(node, 3.1, query, nodes=b"".join(impossible), token=b"tok")
+    finish(node)
+    assert not {bytes(target) for target, _ in sent(node)} - {bytes(stranger.where) for stranger in known}
+    assert {contact.endpoint for contact in node.tables[4].contacts()} == {stranger.where for stranger in known}
+
+
+def test_thousands_of_contacts_are_bounded() -> None:
+    """Every answer names as many contacts as fit, all nearer to the target: the look-up still ends, in bounds."""
+    node, _, _, asked = looking()
+    rng = Random(9)
+    target = ITEM.target
+    queue = list(asked.values())
+    total_asked = now = 3.0
+    answered = 0
+    while queue and answered < 3000:
+        stranger, query = queue.pop()
+        near = b"".join(
+            target[:10] + rng.randbytes(10) + endpoint(f"45.{rng.randrange(256)}.{rng.randrange(256)}.1", 6881)
+            for _ in range(60)
+        )
+        stranger.answer(node, now, query, nodes=near, token=b"tok")
+        answered += 1
+        now += 0.01
+        for where, data in sent(node):
+            ids = {contact.endpoint: contact.id for contact in node.tables[4].contacts()}
+            query_of = next(iter(node.client.operations.values()), None)
+            if query_of is not None:
+                ids |= {each.endpoint: each.node_id or b"" for each in query_of.queries[4].candidates}
+            liar = Stranger("45.0.0.1", ids[where])
+            liar.where = where
+            queue.append((liar, data))
+        total_asked += 1
+    event = finish(node, now)
+    assert isinstance(event, GetFinished)
+    assert answered < 500
+    assert node.tables[4].size <= 2000
+
+
+@pytest.mark.parametrize("liars", [1, 2])
+def test_a_record_is_found_although_neighbours_name_invented_contacts(liars: int) -> None:
+    """They are as near to the target as can be, and nobody is there."""
+    world, places = grown(60, seed=5, warm=1)
+    stored = world.item(b"bob", 3, b"5:there")
+    assert isinstance(world.finish(places[3], world.nodes[places[3]].put(world.now, stored)), PutFinished)
+    by_distance = sorted(
+        places,
+        key=lambda where: int.from_bytes(world.nodes[where].node_id(), "big") ^ int.from_bytes(stored.target, "big"),
+    )
+    rng = Random(liars)
+    for liar in by_distance[9 : 9 + liars]:
+        invented = b"".join(
+            stored.target[:18] + rng.randbytes(2) + endpoint(f"10.9.{n}.{liars}", 6881) for n in range(20)
+        )
+        server = world.nodes[liar].server
+        server._near = lambda target, family, arguments, _lie=invented: {b"nodes": _lie}  # type: ignore[method-assign]
+    asker = by_distance[-1]
+    event = world.finish(asker, world.nodes[asker].get_mutable(world.now, stored.public))
+    assert isinstance(event, GetFinished)
+    assert event.item == stored
+
+
+# Not an amplifier, not to be flooded
+
+
+def test_a_spoofed_flood_gets_no_more_than_the_stated_budget() -> None:
+    """Big answers to victims in many subnets: at most 3 bytes for each, and the budget."""
+    node = core(DhtConfig(reachable="yes", queries_per_second_total=100_000.0))
+    acquaint(node, 1.0, [Stranger(f"198.51.{n}.1") for n in range(40)])
+    writer = Stranger("192.0.2.1")
+    big = item(b"big", 1, encode(b"x" * 990))
+    assert writer.put(node, 1.5, big) == 0
+    sent(node)
+    rng = Random(4)
+    query = krpc.query(b"aa", b"get", {b"id": bytes(20), b"target": big.target}, False)
+    received: dict[bytes, int] = {}
+    answered: dict[bytes, int] = {}
+    long: dict[bytes, int] = {}
+    begin, seconds = 2.0, 20.0
+    for number in range(20_000):
+        now = begin + seconds * number / 20_000
+        victim = endpoint(f"45.{rng.randrange(3)}.{rng.randrange(20)}.{rng.randrange(1, 255)}", 53)
+        subnet = subnet_of(victim)
+        received[subnet] = received.get(subnet, 0) + len(query)
+        node.receive(now, victim, query)
+        for target, data in sent(node):
+            if decode(data)[b"y"] == b"q":
+                continue
+            assert target == victim
+            answered[subnet] = answered.get(subnet, 0) + len(data)
+            if len(data) > AMPLIFICATION_FACTOR * len(query):
+                long[subnet] = long.get(subnet, 0) + len(data)
+    per_subnet = AMPLIFIED_SUBNET_BURST_BYTES + AMPLIFIED_SUBNET_BYTES_PER_SECOND * seconds
+    in_all = AMPLIFIED_TOTAL_BURST_BYTES + AMPLIFIED_TOTAL_BYTES_PER_SECOND * seconds
+    assert max(long.values()) <= per_subnet
+    assert sum(long.values()) <= in_all
+    for subnet, size in answered.items():
+        assert size <= AMPLIFICATION_FACTOR * received[subnet] + per_subnet
+    assert sum(answered.values()) <= AMPLIFICATION_FACTOR * sum(received.values()) + in_all
+    assert node.counters["cut: budget for unproven addresses"] > 0
+    # The writer has proven itself by its token and gets whole answers all the time.
+    assert writer.query(node, begin + seconds, b"get", target=big.target)[b"r"][b"v"] == b"x" * 990
+
+
+def test_a_cut_answer_still_has_a_token_with_which_the_asker_can_prove_itself() -> None:
+    node = core()
+    acquaint(node, 1.0, [Stranger(f"198.51.{n}.1") for n in range(20)])
+    big = item(b"big", 1, encode(b"x" * 990))
+    assert Stranger("192.0.2.1").put(node, 1.5, big) == 0
+    asker = Stranger("45.1.2.3")
+    for _ in range(30):
+        answer = asker.query(node, 2.0, b"get", target=big.target)[b"r"]
+    assert b"v" not in answer
+    assert len(answer[b"token"]) == 8
+    assert asker.query(node, 2.0, b"announce_peer", info_hash=bytes(20), port=1, token=answer[b"token"])[b"y"] == b"r"
+    assert asker.query(node, 2.0, b"get", target=big.target)[b"r"][b"v"] == b"x" * 990
+
+
+def test_no_answer_to_an_unproven_address_is_three_times_its_question_without_budget() -> None:
+    node = core()
+    acquaint(node, 1.0, [Stranger(f"198.51.{n}.1") for n in range(20)])
+    asker = Stranger("45.1.2.3")
+    while node.counters.get("cut: budget for unproven addresses", 0) < 1:
+        asker.query(node, 1.6, b"get", target=bytes(20))
+    methods = (b"ping", b"find_node", b"get_peers", b"get", b"put", b"announce_peer", b"x")
+    for number, method in enumerate(methods):
+        for arguments in ({}, {b"target": bytes(20), b"info_hash": bytes(20), b"want": [b"n4", b"n6"]}):
+            query = krpc.query(b"t" * (1 + number), method, {b"id": bytes(20), **arguments}, False)
+            node.receive(1.61, asker.where, query)
+            for target, data in sent(node):
+                assert target != asker.where or len(data) <= AMPLIFICATION_FACTOR * len(query)
+
+
+def test_one_source_is_served_at_its_rate_and_others_meanwhile() -> None:
+    node, flooder, friend = core(), Stranger("203.0.113.9"), Stranger("192.0.2.4")
+    served = friends = 0
+    for number in range(5000):
+        now = 2.0 + number / 500
+        served += flooder.query(node, now, b"ping") is not None
+        if number % 100 == 0:
+            friends += friend.query(node, now, b"ping") is not None
+    assert served <= 30 * (4 + 10) + 1
+    assert served >= 30 * 10
+    assert friends == 50
+
+
+def test_all_sources_together_are_served_at_the_total_rate() -> None:
+    node = core(DhtConfig(reachable="yes", queries_per_second_total=100.0))
+    proven = Stranger("192.0.2.4")
+    acquaint(node, 1.0, [proven])
+    served = known = 0
+    query = krpc.query(b"aa", b"ping", {b"id": b"\x03" * 20}, False)
+    for number in range(20_000):
+        now = 2.0 + number / 2000
+        node.receive(now, endpoint(f"45.{number % 100}.{number // 100 % 250}.1", 53), query)
+        served += sum(decode(data)[b"y"] == b"r" for _, data in sent(node))
+        if number % 1000 == 0:
+            known += proven.query(node, now, b"ping") is not None
+    assert 100 * 10 <= served <= 100 * (4 + 10) + 1
+    assert known == 20
+
+
+def test_floods_of_puts_and_announcements_are_bounded_and_fair() -> None:
+    node = core(DhtConfig(reachable="yes", items_max=200, item_bytes_max=50_000, peers_max=300))
+    friend = Stranger("192.0.2.4")
+    treasure = item(b"friend", 1, b"8:treasure")
+    assert friend.put(node, 2.0, treasure) == 0
+    token = friend.token(node, 2.0)
+    assert code_of(friend.query(node, 2.0, b"announce_peer", info_hash=b"f" * 20, port=7, token=token)) == 0
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(3000):
+        now = 3.0 + number / 20
+        flooder = Stranger(f"203.0.113.{number % 200 + 1}")
+        token = flooder.token(node, now)
+        flooder.query(node, now, b"put", v=b"%d" % number + b"x" * 800, token=token)
+        info_hash = number.to_bytes(20, "big")
+        flooder.query(node, now, b"announce_peer", info_hash=info_hash, port=9, token=token)
+        node.outbox.clear()
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    items = node.server.items
+    assert items.items <= 200
+    assert items.bytes <= 50_000
+    assert node.server.peers.count <= 300
+    assert after - before < 600_000
+    now = 3.0 + 3000 / 20
+    assert friend.query(node, now, b"get", target=treasure.target)[b"r"][b"v"] == b"treasure"
+    assert friend.query(node, now, b"get_peers", info_hash=b"f" * 20)[b"r"][b"values"] == [endpoint("192.0.2.4", 7)]
+    serves(node, now)
+
+
+def test_strangers_who_only_ask_are_named_to_nobody() -> None:
+    """A query proves nothing, its sender may be forged: only who answered us is passed on."""
+    node, alice = core(), Stranger(ALICE)
+    for number in range(50):
+        Stranger(f"203.0.{number}.1").query(node, 2.0, b"ping")
+    assert alice.query(node, 2.0, b"find_node", target=bytes(20))[b"r"][b"nodes"] == b""
+    acquaint(node, 3.0, [Stranger("198.51.3.1")])
+    assert len(alice.query(node, 3.1, b"find_node", target=bytes(20))[b"r"][b"nodes"]) == 26
+
+
+def test_verification_is_asked_for_at_most_once_per_query_and_last() -> None:
+    class Counting:
+        asked = 0
+
+        def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+            self.asked += 1
+            return SUITE.verify(public, message, signature)
+
+    verifier = Counting()
+    node = Dht(1.0, rng=Random(1), verifier=verifier, config=OPEN)
+    alice = Stranger(ALICE)
+    alice.put(node, 2.0, ITEM)
+    assert verifier.asked == 1
+    for change in ({"token": b"x"}, {"seq": 4}, {"cas": 3}, {"v": b"y" * 1100}, {"salt": b"s" * 70}, {"v": b"other"}):
+        alice.put(node, 2.0, ITEM, **change)
+    assert verifier.asked == 1
+    alice.put(node, 2.0, ITEM, sig=bytes(64))
+    assert verifier.asked == 2
