@@ -1,0 +1,65 @@
+"""A path: one way by which datagrams go to another device, as an opaque value that everybody can compare.
+
+It is bytes, so that it can be a key and can stand in an outbox.  Only this file knows the layout:
+
+    00 | endpoint                     straight to an endpoint, over UDP
+    01 | endpoint of relay | 8 bytes  through a relay over UDP; the bytes are the id of the lease or flow
+    02 | endpoint of relay | 8 bytes  through a relay over TCP
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+from meshcall.core import ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES, Endpoint, show_endpoint
+
+Path = NewType("Path", bytes)
+"""One way to another device; made by `direct` and `relayed` only."""
+
+RELAY_ID_BYTES = 8
+"""Length of the id by which a relay knows a lease or a flow."""
+
+_DIRECT, _RELAY_UDP, _RELAY_TCP = b"\x00", b"\x01", b"\x02"
+_SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
+
+
+def direct(where: Endpoint) -> Path:
+    """The path straight to an endpoint (6 or 18 bytes)."""
+    if len(where) not in _SIZES:
+        raise ValueError("an endpoint has 6 or 18 bytes")
+    return Path(_DIRECT + where)
+
+
+def relayed(relay: Endpoint, relay_id: bytes, tcp: bool = False) -> Path:
+    """The path through the relay at an endpoint; `relay_id` names the lease (caller) or the flow (holder), 8 bytes."""
+    if len(relay) not in _SIZES or len(relay_id) != RELAY_ID_BYTES:
+        raise ValueError("an endpoint has 6 or 18 bytes, the id of a lease or flow 8")
+    return Path((_RELAY_TCP if tcp else _RELAY_UDP) + relay + relay_id)
+
+
+def endpoint_of(path: Path) -> Endpoint:
+    """Where the datagrams go first: the device itself, or the relay."""
+    return Endpoint(path[1:-RELAY_ID_BYTES] if is_relayed(path) else path[1:])
+
+
+def relay_id(path: Path) -> bytes | None:
+    """The id of the lease or flow, 8 bytes; None for a direct path."""
+    return path[-RELAY_ID_BYTES:] if is_relayed(path) else None
+
+
+def is_relayed(path: Path) -> bool:
+    """Whether a relay stands in between."""
+    return path[:1] != _DIRECT
+
+
+def is_tcp(path: Path) -> bool:
+    """Whether the way to the relay is a TCP connection."""
+    return path[:1] == _RELAY_TCP
+
+
+def show_path(path: Path) -> str:
+    """The path as people read it: `direct 192.0.2.1:6881`, `relay 192.0.2.1:443 over TCP`."""
+    where = show_endpoint(endpoint_of(path))
+    if not is_relayed(path):
+        return f"direct {where}"
+    return f"relay {where} over TCP" if is_tcp(path) else f"relay {where}"
