@@ -391,17 +391,20 @@ class Dht:
                     self.events.append(OutsideChanged(family, self._observed[family].outside))
                     self._judge_nat(None)
                 self._ask_for_dial_back(now, family)
-            moments.append(
-                min(upkeep.next_tick, upkeep.rejoin_at) if lonely and self.client.bootstrap else upkeep.next_tick
-            )
+            moments.append(min(upkeep.next_tick, upkeep.rejoin_at) if lonely else upkeep.next_tick)
         self.server.items.expire(now)
         self.server.peers.expire(now)
         self._upkeep_at = min(moments)
 
     def _is_thin(self, table: Table) -> bool:
         """Whether fewer than k contacts have answered and not failed since."""
-        live = (1 for contact in table.contacts() if contact.seen and not contact.failures)
-        return sum(live) < self.config.k
+        missing = self.config.k
+        for contact in table.contacts():
+            if contact.seen and not contact.failures:
+                missing -= 1
+                if not missing:
+                    return False
+        return True
 
     def _ask_for_dial_back(self, now: float, family: int) -> None:
         holder = self.client.last_holder
