@@ -20,6 +20,8 @@ TICK_SECONDS = 3.0
 FILL_TICK_SECONDS = 1.0
 """The same in the first minutes, while the table fills."""
 FILL_SECONDS = 120.0
+IDLE_TICK_SECONDS = 10.0
+"""The same after a look at some buckets in which nobody was due."""
 STALE_SECONDS = 900.0
 """A contact that has been silent for so long is asked (BEP 5: 15 minutes)."""
 NEIGHBOURHOOD_SECONDS = 900.0
@@ -61,6 +63,7 @@ class Upkeep:
                 bucket.last_updated = now
                 low, high = bucket.range
                 return contact, random_id_in(self._rng, low, high)
+        self.next_tick += IDLE_TICK_SECONDS - TICK_SECONDS
         return None
 
     def _due(self, now: float, bucket: Bucket) -> Contact | None:
@@ -68,7 +71,7 @@ class Upkeep:
         if not bucket.nodes:
             return None
         contact = min(bucket.nodes.values(), key=_last_seen)
-        stale = not contact.seen or contact.failures > 0 or now - contact.seen > STALE_SECONDS
+        stale = contact.failures > 0 or now - contact.seen > STALE_SECONDS or not contact.seen
         lonely = len(bucket.nodes) < bucket.ksize and now - bucket.last_updated > STALE_SECONDS
         return contact if stale or lonely else None
 

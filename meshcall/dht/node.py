@@ -14,7 +14,7 @@ from meshcall.dht.config import DhtConfig
 from meshcall.dht.contact import Contact
 from meshcall.dht.events import Event, Holder, Joined, OutsideChanged, ReachableChanged
 from meshcall.dht.items import Item, MutableItem, mutable_target
-from meshcall.dht.maintenance import Upkeep
+from meshcall.dht.maintenance import REJOIN_MAX_SECONDS, TICK_SECONDS, Upkeep
 from meshcall.dht.node_id import bep42_id, fits_bep42, is_global, is_usable, random_id_in
 from meshcall.dht.observed import Observed
 from meshcall.dht.operation import Operation, Writing, check_item, item_arguments
@@ -378,8 +378,11 @@ class Dht:
         for family, table in self.tables.items():
             upkeep = self._upkeep[family]
             lonely = table.empty and bool(self.client.bootstrap)
-            if now >= upkeep.rejoin_at and (lonely or (not table.empty and self._is_thin(table))):
-                self._join(now, family)  # when we came, those we asked may not have known many others yet
+            if now >= upkeep.rejoin_at and (lonely or not table.empty):
+                if lonely or self._is_thin(table):
+                    self._join(now, family)  # when we came, those we asked may not have known many others yet
+                else:
+                    upkeep.rejoin_at = now + REJOIN_MAX_SECONDS
             elif now >= upkeep.neighbourhood_at and not table.empty:
                 self._visit_neighbourhood(now, family)
             if now >= upkeep.next_tick:
@@ -390,7 +393,9 @@ class Dht:
                 if self._observed[family].expire(now):
                     self.events.append(OutsideChanged(family, self._observed[family].outside))
                     self._judge_nat(None)
-                self._ask_for_dial_back(now, family)
+                if self._reach.read_only:
+                    upkeep.next_tick = min(upkeep.next_tick, now + TICK_SECONDS)
+                    self._ask_for_dial_back(now, family)
             moments.append(min(upkeep.next_tick, upkeep.rejoin_at) if lonely else upkeep.next_tick)
         self.server.items.expire(now)
         self.server.peers.expire(now)
