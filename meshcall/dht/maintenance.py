@@ -67,13 +67,13 @@ class Upkeep:
         return None
 
     def _due(self, now: float, bucket: Bucket) -> Contact | None:
-        """The contact heard from longest ago, if it is stale or the bucket has room and was left alone."""
-        if not bucket.nodes:
-            return None
-        contact = min(bucket.nodes.values(), key=_last_seen)
-        stale = contact.failures > 0 or now - contact.seen > STALE_SECONDS or not contact.seen
-        lonely = len(bucket.nodes) < bucket.ksize and now - bucket.last_updated > STALE_SECONDS
-        return contact if stale or lonely else None
+        """A contact that is stale, failed or never answered; any if the bucket has room and was left alone."""
+        limit = now - STALE_SECONDS
+        contact = None
+        for contact in bucket.nodes.values():
+            if contact.seen <= max(limit, 0.0) or contact.failures:
+                return contact
+        return contact if len(bucket.nodes) < bucket.ksize and bucket.last_updated < limit else None
 
     def rejoin(self, now: float) -> None:
         """An attempt to find the network begins; the next one waits longer."""
@@ -83,7 +83,3 @@ class Upkeep:
     def visit(self, now: float) -> None:
         """A look-up of our own ID begins."""
         self.neighbourhood_at = now + NEIGHBOURHOOD_SECONDS * self._rng.uniform(0.8, 1.2)
-
-
-def _last_seen(contact: Contact) -> float:
-    return contact.seen

@@ -8,7 +8,7 @@ clock in here); a bucket splits if it holds our own ID, or down to SPLIT_BITS fo
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain
 
@@ -112,6 +112,8 @@ class Table(RoutingTable):
         """Forget everybody."""
         self.buckets = [Bucket(0, 2**160 - 1, self.ksize)]
         self._starts = [0]
+        self._ids: list[int] = []
+        self._ordered: list[Contact] = []
         self._by_endpoint.clear()
         self._subnets.clear()
 
@@ -127,8 +129,12 @@ class Table(RoutingTable):
 
     def split_bucket(self, index: int) -> None:
         """Replace a bucket by its halves."""
+        waited = list(self.buckets[index].replacement_nodes.values())
         super().split_bucket(index)
         self._starts.insert(index + 1, self.buckets[index + 1].range[0])
+        for contact in waited:
+            if contact.id in self.bucket_for(contact.long_id).nodes:
+                self._place(contact)
 
     def get_bucket_for(self, node: Node) -> int:
         """Index of the bucket whose range holds the ID: by bisection, and right at the edges."""
@@ -166,6 +172,7 @@ class Table(RoutingTable):
             contact = Contact(node_id, endpoint)
             self._count(contact)
             bucket.nodes[contact.id] = contact
+            self._place(contact)
 
     def add_contact(self, node: Contact) -> Contact | None:
         """Add a contact that has just answered.  Returns the contact to ping if the bucket is full
@@ -195,8 +202,8 @@ class Table(RoutingTable):
                 self._drop(bucket, weakest)
         waited = list(bucket.replacement_nodes.values())
         self._count(node)
-        placed = bucket.add_node(node)
-        if placed:
+        if bucket.add_node(node):
+            self._place(node)
             return None
         for lost in waited:
             if lost.id not in bucket.replacement_nodes:
@@ -222,20 +229,23 @@ class Table(RoutingTable):
         Aligned ranges around the target grow until they hold enough: whoever is inside such a
         range is nearer than anybody outside.
         """
-        starts, buckets = self._starts, self.buckets
-        low = bisect_right(starts, target) - 1
-        high = low + 1
-        found = _choose(buckets[low], live)
-        width = buckets[low].range[1] - buckets[low].range[0] + 1
-        while len(found) < count and (low or high < len(buckets)):
-            width *= 2
-            start = target - target % width
-            while low and starts[low - 1] >= start:
-                low -= 1
-                found += _choose(buckets[low], live)
-            while high < len(buckets) and starts[high] < start + width:
-                found += _choose(buckets[high], live)
-                high += 1
+        ids, ordered = self._ids, self._ordered
+        starts = self._starts
+        index = bisect_right(starts, target)
+        end = starts[index] if index < len(starts) else 1 << 160
+        bits = (end - starts[index - 1]).bit_length() - 1
+        found: list[Contact] = []
+        while True:
+            start = target >> bits << bits
+            low = bisect_left(ids, start)
+            high = bisect_left(ids, start + (1 << bits), low)
+            if high - low >= count or bits >= 160:
+                found = ordered[low:high]
+                if live:
+                    found = [contact for contact in found if contact.seen and not contact.failures]
+                if len(found) >= count or bits >= 160:
+                    break
+            bits += 1
         if len(found) > 1:
             found.sort(key=lambda contact: contact.long_id ^ target)
         return found[:count]
@@ -279,8 +289,25 @@ class Table(RoutingTable):
 
     def _drop(self, bucket: Bucket, node: Contact) -> None:
         if node.id in bucket.nodes or node.id in bucket.replacement_nodes:
-            bucket.remove_node(node)
+            before = len(bucket.replacement_nodes)
+            if node.id in bucket.nodes:
+                self._unplace(node)
+                bucket.remove_node(node)
+                if len(bucket.replacement_nodes) < before:
+                    self._place(next(reversed(bucket.nodes.values())))
+            else:
+                bucket.remove_node(node)
             self._uncount(node)
+
+    def _place(self, node: Contact) -> None:
+        """A contact came into a bucket: it takes its place in the order of IDs."""
+        at = bisect_left(self._ids, node.long_id)
+        self._ids.insert(at, node.long_id)
+        self._ordered.insert(at, node)
+
+    def _unplace(self, node: Contact) -> None:
+        at = bisect_left(self._ids, node.long_id)
+        del self._ids[at], self._ordered[at]
 
     def _uncount(self, node: Contact) -> None:
         if self._by_endpoint.get(node.endpoint) is node:
@@ -292,12 +319,6 @@ class Table(RoutingTable):
                 self._subnets[subnet] = left
             else:
                 self._subnets.pop(subnet, None)
-
-
-def _choose(bucket: Bucket, live: bool) -> list[Contact]:
-    if live:
-        return [contact for contact in bucket.nodes.values() if contact.seen and not contact.failures]
-    return list(bucket.nodes.values())
 
 
 def _last_seen(contact: Contact) -> float:
