@@ -51,7 +51,7 @@ def _clean(name: str, value: object, *, hide_ip: bool) -> object:
     return redact(str(value)[:VALUE_CHARACTERS_MAX], hide_ip=hide_ip)
 
 
-def log(logger: logging.Logger, level: int, event: str, **fields: object) -> None:
+def log(logger: logging.Logger, level: int, event: str, /, **fields: object) -> None:
     """Log `event`, a short fixed sentence, with fields for what varies."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", event, extra={"fields": fields})

@@ -110,7 +110,7 @@ class LiveNode:
             nursery.start_soon(self._tell_time)
             nursery.start_soon(self._find_network)
             nursery.start_soon(watch_sleep, self._on_slept, sleeping_clock(), time.monotonic)
-            nursery.start_soon(watch_addresses, self._on_addresses)
+            nursery.start_soon(watch_addresses, self._on_addresses, read_addresses)
             task_status.started()
 
     # Finding the network

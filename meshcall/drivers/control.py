@@ -36,8 +36,10 @@ EVENTS_WAITING_MAX = 256
 """Events of one request that its client has not read yet; more are counted and dropped."""
 SEND_SECONDS_MAX = 10.0
 """A client that reads nothing for so long is let go."""
-ANSWER_SECONDS_MAX = 30.0
-"""How long the helper for clients waits for a hello or for the next sign of a request."""
+HELLO_SECONDS_MAX = 5.0
+"""How long the helper for clients waits for a hello..."""
+ANSWER_SECONDS_MAX = 45.0
+"""...and for the next sign of a request; longer than any look-up."""
 UNIX_PATH_BYTES_MAX = 100
 """The system's limit is 104 to 108; above this a way round is taken."""
 
@@ -332,7 +334,7 @@ class ControlClient:
         try:
             await self._stream.send_all(_encode({"id": self._last_id, "op": op, "args": args or {}}))
             while True:
-                message = await _next_object(self._lines)
+                message = await _next_object(self._lines, ANSWER_SECONDS_MAX)
                 if message.get("id") != self._last_id:
                     continue
                 if "event" in message:
@@ -348,13 +350,13 @@ class ControlClient:
             raise DaemonError("the node stopped while it was asked") from None
 
 
-async def _next_object(lines: _Lines) -> dict[str, Any]:
-    with trio.move_on_after(ANSWER_SECONDS_MAX) as limit:
+async def _next_object(lines: _Lines, seconds: float) -> dict[str, Any]:
+    with trio.move_on_after(seconds) as limit:
         line = await lines.next()
     if limit.cancelled_caught:
-        raise DaemonError(f"the node gave no sign for {ANSWER_SECONDS_MAX:.0f} seconds; restart it with `meshcall up`")
+        raise DaemonError(f"the node gave no sign for {seconds:.0f} seconds; stop it and start it again")
     if line is None:
-        raise DaemonError("the node stopped while it was asked")
+        raise DaemonError("the node closed the connection; it stopped, or has too many clients")
     try:
         message = msgspec.json.decode(line)
     except (msgspec.MsgspecError, ValueError):
@@ -381,11 +383,9 @@ async def connect(home: Path) -> AsyncIterator[ControlClient]:
     async with stream:
         lines = _Lines(stream, ANSWER_BYTES_MAX)
         try:
-            hello = await _next_object(lines)
-        except (trio.BrokenResourceError, DaemonError):
-            raise DaemonError(
-                "the node does not talk to this program; it may be busy or belong to another user"
-            ) from None
+            hello = await _next_object(lines, HELLO_SECONDS_MAX)
+        except trio.BrokenResourceError:
+            raise DaemonError("the node closed the connection; it has too many clients, or is another user's") from None
         if hello.get("hello") != "meshcall" or hello.get("protocol") != PROTOCOL_VERSION:
             raise DaemonError(
                 f"the running node is version {hello.get('version', 'unknown')} and speaks another protocol; "

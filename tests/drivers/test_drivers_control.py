@@ -198,7 +198,7 @@ async def test_clients_are_bounded(nursery: trio.Nursery, tmp_path: Path, monkey
     monkeypatch.setattr(control, "CLIENTS_MAX", 2)
     server, _ = await _serve(nursery, tmp_path)
     first, _second = await _raw(nursery, tmp_path), await _raw(nursery, tmp_path)
-    with pytest.raises(DaemonError, match="busy"):
+    with pytest.raises(DaemonError, match="too many clients"):
         async with connect(tmp_path):
             pass
     await first.stream.aclose()
@@ -286,7 +286,7 @@ async def test_a_node_that_stops_is_a_sentence(tmp_path: Path) -> None:
         await _serve(nursery, tmp_path)
         async with connect(tmp_path) as client:
             nursery.start_soon(_cancel_soon, nursery.cancel_scope)
-            with trio.CancelScope(shield=True), pytest.raises(DaemonError, match="stopped while"):
+            with trio.CancelScope(shield=True), pytest.raises(DaemonError, match="stopped"):
                 await client.request("forever")
 
 
