@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import stat
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -16,6 +18,19 @@ from meshcall.drivers.control import SOCKET_NAME
 from tests.daemon.processes import bootstrap, daemon, meshcall
 
 RSS_KIB_MAX = 50 * 1024
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def _keys(value: object) -> Iterator[str]:
+    """All field names of an answer, without the words under which things are counted."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            if key != "counters":
+                yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
 
 
 def _identity(home: Path, name: str) -> str:
@@ -68,6 +83,10 @@ def test_two_people_find_each_other_through_their_daemons(tmp_path: Path) -> Non
         text = meshcall("status", "--home", str(ann_home), "--counters").stdout
         assert ann_address in text
         assert "Counters: udp" in text
+
+        documented = set(re.findall(r"[a-z_]+", (DOCS / "control-api.md").read_text()))
+        for answer in (status, result):
+            assert not set(_keys(answer)) - documented, "docs/control-api.md names every field"
 
         rss = int(next(line for line in Path(f"/proc/{ann.process.pid}/status").read_text().splitlines()
                        if line.startswith("VmRSS")).split()[1])  # fmt: skip

@@ -26,6 +26,7 @@ class NodeWorld:
         self.where: list[Endpoint] = []
         self.events: list[list[tuple[float, NodeEvent]]] = []
         self.down: set[int] = set()
+        self.devices: dict[int, Device] = {}
         self._heap: list[tuple[float, int, Endpoint, Endpoint, bytes]] = []
         self._order = 0
 
@@ -64,6 +65,7 @@ class NodeWorld:
     def person(self, number: int, *, with_addresses: bool = False) -> Identity:
         """The node publishes a new identity from now on."""
         identity, device = Identity.new(self.suite), Device.new(self.suite)
+        self.devices[number] = device
         self.nodes[number].publish(self.now, identity, device, with_addresses=with_addresses)
         self.drain(number)
         return identity
