@@ -68,10 +68,10 @@ class Upkeep:
 
     def _due(self, now: float, bucket: Bucket) -> Contact | None:
         """A contact that is stale, failed or never answered; any if the bucket has room and was left alone."""
-        limit = now - STALE_SECONDS
+        limit = max(now - STALE_SECONDS, 0.0)
         contact = None
         for contact in bucket.nodes.values():
-            if contact.seen <= max(limit, 0.0) or contact.failures:
+            if contact.seen <= limit or contact.failures:
                 return contact
         return contact if len(bucket.nodes) < bucket.ksize and bucket.last_updated < limit else None
 
