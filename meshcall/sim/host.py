@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshcall.crypto.suite import Verifier
     from meshcall.dht.config import DhtConfig
     from meshcall.dht.items import Item
+    from meshcall.dht.table import Identity
     from meshcall.sim.geography import Line
     from meshcall.sim.nat import Nat
     from meshcall.sim.network import Network
@@ -48,12 +49,14 @@ class NodeCore(Core, Protocol):
 class CoreFactory(Protocol):
     """Makes the core of a host that is switched on."""
 
-    def __call__(self, now: float, rng: Random, verifier: Verifier, config: DhtConfig) -> NodeCore: ...
+    def __call__(
+        self, now: float, rng: Random, verifier: Verifier, config: DhtConfig, pool: dict[bytes, Identity]
+    ) -> NodeCore: ...
 
 
-def new_dht(now: float, rng: Random, verifier: Verifier, config: DhtConfig) -> NodeCore:
+def new_dht(now: float, rng: Random, verifier: Verifier, config: DhtConfig, pool: dict[bytes, Identity]) -> NodeCore:
     """The very core that the daemon runs.  The only place where it is chosen."""
-    return Dht(now, rng=rng, verifier=verifier, config=config)
+    return Dht(now, rng=rng, verifier=verifier, config=config, pool=pool)
 
 
 class Host:

@@ -115,6 +115,21 @@ class PaperSuite(PaperVerifier):
         _expect(secret, 32, "secret")
         return _hash(b"agree", secret)
 
+    def agree(self, secret: bytes, public: bytes) -> bytes | None:
+        """The same 32 bytes for both sides; None for the one public key that real curves refuse too: zeros."""
+        _expect(public, 32, "public key")
+        if not any(public):
+            return None
+        return _hash(b"agreed", *sorted((self.agree_public(secret), public)))
+
+    def seal_packet(self, key: bytes, number: int, plaintext: bytes, bound: bytes) -> bytes:
+        """As long as ChaCha20-Poly1305 makes it."""
+        return self.seal(key, number.to_bytes(SEAL_NONCE_BYTES, "little"), plaintext, bound)
+
+    def open_packet(self, key: bytes, number: int, sealed: bytes, bound: bytes) -> bytes | None:
+        """The plaintext, or None where the tag does not fit."""
+        return self.open(key, number.to_bytes(SEAL_NONCE_BYTES, "little"), sealed, bound)
+
     def stretch(self, passphrase: bytes, salt: bytes, operations: int, memory_bytes: int) -> bytes:
         """A 32-byte key at once; nothing on paper is worth guessing."""
         _expect(salt, 16, "salt")

@@ -23,6 +23,7 @@ from meshcall.sim.paper_suite import PaperSuite
 from meshcall.sim.schedule import Schedule
 
 if TYPE_CHECKING:
+    from meshcall.dht.table import Identity
     from meshcall.sim.geography import Line
     from meshcall.sim.scenario import Scenario
 
@@ -82,6 +83,8 @@ class World:
         self.spared: set[int] = set()
         """Hosts that churn leaves alone."""
         self._new_core = new_core
+        self._pool: dict[bytes, Identity] = {}
+        """What the tables of all cores know of each other, so that it is in memory once."""
         self._seats: dict[int, int] = {}
         self._saved: dict[int, list[tuple[bytes, Endpoint]]] = {}
         self._killed: list[Host] = []
@@ -154,7 +157,7 @@ class World:
         """Give a host a fresh core that knows its saved contacts, or else the routers."""
         if host.core is not None:
             return
-        core = self._new_core(now, rng=self.chance, verifier=self.suite, config=self.config)
+        core = self._new_core(now, rng=self.chance, verifier=self.suite, config=self.config, pool=self._pool)
         host.switch(core)
         self.online += 1
         core.set_local_addresses(now, [host.endpoint])
