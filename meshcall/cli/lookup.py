@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshcall.cli.output import aligned, home_option, json_option, remark, show
+from meshcall.cli.output import aligned, home_option, json_option, printable, remark, show
 from meshcall.cli.status import duration
 
 if TYPE_CHECKING:
@@ -53,25 +53,18 @@ def command(
     own_node = bool(bootstrap or bind or private or config_file)
 
     async def run() -> Json:
-        if not own_node and (folders.state / _socket_name()).exists():
-            from meshcall.errors import DaemonError
+        if not own_node:
+            from meshcall.drivers.control import NoNodeError
 
             try:
                 return await _through_daemon(folders, address, trace, as_json)
-            except DaemonError as problem:
-                if "no node is running" not in str(problem):
-                    raise
+            except NoNodeError:
+                pass  # a short-lived node of our own asks instead
         return await _alone(folders, address, trace, as_json, bootstrap, bind, private, config_file)
 
     result = trio.run(run)
     show(result, lines(result, trace=trace), as_json=as_json)
     return 0 if result["found"] else EXIT_NOT_FOUND
-
-
-def _socket_name() -> str:
-    from meshcall.drivers.control import SOCKET_NAME
-
-    return SOCKET_NAME
 
 
 async def _through_daemon(folders: Folders, address: str, trace: bool, quiet: bool) -> Json:
@@ -137,7 +130,7 @@ def lines(result: Json, *, trace: bool) -> list[str]:
     if record is not None:
         devices = record["devices"]
         rows = [
-            ("Address", result["address"]),
+            ("Address", result["address"] + (f"  ({printable(result['name'])})" if result["name"] else "")),
             ("Found", f"after {duration(result['first_seconds'])}; confirmed after {duration(result['seconds'])}"),
             ("Asked", f"{requests} questions, {answers} answers, {hops} hop{'s' * (hops != 1)}"),
             ("Devices", str(len(devices))),

@@ -203,7 +203,7 @@ class LiveNode:
             del self._waiting[number]
             with self.driven.turn():
                 self.node.cancel_lookup(number)
-        return shapes.finished(address, results[0], first[0] if first else None, time.time())
+        return shapes.finished(link, results[0], first[0] if first else None, time.time())
 
     # What happens
 

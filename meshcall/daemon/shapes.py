@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from meshcall.address import encode
 from meshcall.core import show_endpoint
 from meshcall.record.resolver import callable_devices
 from meshcall.record.seal import is_fresh
 
 if TYPE_CHECKING:
+    from meshcall.address import Link
     from meshcall.dht.events import Report
     from meshcall.node import NodeStatus
     from meshcall.record.events import RecordFound, RecordUpdated, ResolveFinished
@@ -129,10 +131,11 @@ def _device(device: DeviceEntry, unix_time: float, usable: bool) -> Json:
     }
 
 
-def finished(address: str, event: ResolveFinished, first_seconds: float | None, unix_time: float) -> Json:
+def finished(link: Link, event: ResolveFinished, first_seconds: float | None, unix_time: float) -> Json:
     """The result of a look-up."""
     return {
-        "address": address,
+        "address": encode(link.public),
+        "name": link.name,
         "outcome": event.outcome,
         "found": event.outcome == "found",
         "reason": event.reason,

@@ -46,6 +46,10 @@ UNIX_PATH_BYTES_MAX = 100
 ArgsT = TypeVar("ArgsT", bound=msgspec.Struct)
 
 
+class NoNodeError(DaemonError):
+    """No node is running here; start one with `meshcall up`."""
+
+
 class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a client sends."""
 
@@ -368,14 +372,16 @@ async def _next_object(lines: _Lines, seconds: float) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def connect(home: Path) -> AsyncIterator[ControlClient]:
-    """Speak with the node that runs on `home`.  Raises DaemonError where there is none, or one of another age."""
+    """Speak with the node that runs on `home`.  Raises NoNodeError where there is none, DaemonError
+    where it does not answer or speaks another protocol.
+    """
     path = home / SOCKET_NAME
     nobody = f"no node is running here ({home}); start one with `meshcall up`"
     try:
         with _reachable_path(path) as name:
             stream = await trio.open_unix_socket(name)
     except (FileNotFoundError, ConnectionRefusedError):
-        raise DaemonError(nobody) from None
+        raise NoNodeError(nobody) from None
     except PermissionError:
         raise DaemonError(f"the node's socket {path} belongs to another user") from None
     except OSError as problem:

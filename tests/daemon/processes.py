@@ -72,7 +72,7 @@ def daemon(home: Path, *arguments: str, publish: bool = False, wait: bool = True
     """`meshcall up` on a home, ready when the body begins, gone when it ends."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "daemon.log"
-    options = ["--bind", "127.0.0.1", "--private", *arguments]
+    options = [*([] if "--bind" in arguments else ["--bind", "127.0.0.1"]), "--private", *arguments]
     if not publish:
         options.append("--no-publish")
     with log.open("ab") as output:

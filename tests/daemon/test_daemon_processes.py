@@ -93,6 +93,23 @@ def test_two_people_find_each_other_through_their_daemons(tmp_path: Path) -> Non
         assert rss <= RSS_KIB_MAX
 
 
+def test_over_ipv6_too(tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    address = _identity(tmp_path / "ann", "Ann")
+    with daemon(tmp_path / "first", "--bind", "::1") as first:
+        options = ["--bind", "::1", "--bootstrap", f"[::1]:{first.port}"]
+        with daemon(tmp_path / "ann", *options, publish=True) as ann:
+            ann.wait_for("record published")
+            link = f"meshcall:{address}?name=Ann"
+            found = meshcall("lookup", link, "--home", str(tmp_path / "bob"), "--json", "--private", *options)
+            assert found.returncode == 0, found.stderr
+            assert json.loads(found.stdout)["name"] == "Ann"
+
+
 def test_nobody_there_and_a_typing_error_are_sentences(tmp_path: Path) -> None:
     address = _identity(tmp_path / "ann", "Ann")
     with daemon(tmp_path / "first") as first:
