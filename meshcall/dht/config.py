@@ -16,7 +16,7 @@ class DhtConfig:
     """Whether strangers can reach this node unasked: "auto" is read-only until there is proof (BEP 43)."""
     node_id: bytes | None = None
     """Fixed 20-byte node ID; None: random, and after BEP 42 once a public address is known."""
-    split_bits: int = 5
+    split_bits: int = 4
     """How finely the routing table divides all of the ID space (see `table.SPLIT_BITS`)."""
     items_max: int = 4000
     """BEP 44 items stored for others."""
