@@ -137,7 +137,17 @@ def _greet(folders: Folders, config: Config, owner: Owner | None, live: LiveNode
     rows += [
         ("Home", str(folders.state)),
         ("Listening", f"UDP port {port_of(live.endpoints[0])}, {families}"),
-        ("Network", "private" if config.network.private else "open (BitTorrent Mainline DHT)"),
+        ("Network", _network(config)),
     ]
     for line in [*aligned(rows), "Your node is running; Ctrl-C stops it.", ""]:
         click.echo(line)
+
+
+def _network(config: Config) -> str:
+    from meshcall.daemon.start_points import is_offline
+
+    if config.network.private:
+        return "private"
+    if is_offline():
+        return "only nodes that it is told of (MESHCALL_OFFLINE is set)"
+    return "open (BitTorrent Mainline DHT)"

@@ -20,8 +20,7 @@ from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
 from meshcall.drivers.clock import sleeping_clock, watch_sleep
 from meshcall.drivers.interfaces import Addresses, local_endpoints, read_addresses, watch_addresses
-from meshcall.drivers.udp import Driven, NodeDriver, open_udp_pair
-from meshcall.errors import UsageError
+from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pair
 from meshcall.identity import read_address
 from meshcall.logs import log
 from meshcall.node import LookupEvent, Node
@@ -89,7 +88,7 @@ class LiveNode:
         if network.port == 0 and last_port:
             try:
                 return open_udp_pair(network.families, hosts, last_port)
-            except UsageError:
+            except PortInUseError:
                 log(_log, logging.WARNING, "the UDP port of the last run is in use; taking another", port=last_port)
         return open_udp_pair(network.families, hosts, network.port)
 

@@ -38,6 +38,10 @@ _WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a node is there to be reache
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
+class PortInUseError(UsageError):
+    """This UDP port is in use by another program."""
+
+
 class DrivenCore(Protocol):
     """What the driver needs of a core: the members of `core.Core`."""
 
@@ -67,8 +71,8 @@ CoreT = TypeVar("CoreT", bound=DrivenCore)
 def open_udp(family: int, host: str | None = None, port: int = 0) -> socket.socket:
     """A bound, non-blocking UDP socket of family 4 or 6; `host` None is every address of the machine.
 
-    Raises UsageError with a sentence where the port is taken or not ours to use, OSError where the
-    machine does not have this family.
+    Raises PortInUseError where the port is taken, UsageError where it is not ours to use, OSError where
+    the machine does not have this family or address.
     """
     one = socket.socket(_AF[family], socket.SOCK_DGRAM)
     try:
@@ -81,7 +85,7 @@ def open_udp(family: int, host: str | None = None, port: int = 0) -> socket.sock
     except OSError as problem:
         one.close()
         if problem.errno == errno.EADDRINUSE:
-            raise UsageError(f"UDP port {port} is in use by another program; choose another with --port") from None
+            raise PortInUseError(f"UDP port {port} is in use by another program; choose another with --port") from None
         if problem.errno == errno.EACCES:
             raise UsageError(f"UDP port {port} may not be used by this account; choose one above 1023") from None
         raise
@@ -91,7 +95,7 @@ def open_udp(family: int, host: str | None = None, port: int = 0) -> socket.sock
 def open_udp_pair(families: Sequence[int], hosts: dict[int, str], port: int = 0) -> list[socket.socket]:
     """One socket for each of `families` that the machine has, all on one port (0: any free one).
 
-    Raises UsageError where the port is taken or no family is left.
+    Raises PortInUseError where the port is taken, UsageError where no family is left.
     """
     for attempt in range(PORT_TRIES):
         opened: list[socket.socket] = []
@@ -115,8 +119,11 @@ def open_udp_pair(families: Sequence[int], hosts: dict[int, str], port: int = 0)
         if opened:
             return opened
         break
-    names = " or ".join(f"IPv{family}" for family in families)
-    raise UsageError(f"no {names} address of this machine can be used; look at [network] in the configuration")
+    named = [hosts[family] for family in families if hosts.get(family)]
+    if named:
+        raise UsageError(f"{' and '.join(named)}: not an address of this machine; see --bind, and [network] bind_ipv4")
+    names = " and ".join(f"IPv{family}" for family in families)
+    raise UsageError(f"this machine has no {names}; see [network] families in the configuration")
 
 
 def local_endpoint(one: socket.socket) -> Endpoint:
@@ -265,24 +272,32 @@ class Driven(Generic[CoreT]):
                         host = host.partition("%")[0]
                     counters["received"] += 1
                     where = Endpoint(socket.inet_pton(family, host) + source[1].to_bytes(2, "big"))
-                    with driver.guard():
+                    try:
                         core.receive(now, where, bytes(view[:size]))
+                    except Exception as fault:
+                        driver.report(fault)
             except BlockingIOError:
                 pass
             except OSError as problem:
                 if problem.errno in _CLOSED:
                     return
                 driver.count_error("receive", problem)
-            with driver.guard():
-                self._settle(now)
+            self._settle_guarded(now)
+
+    def _settle_guarded(self, now: float) -> None:
+        try:
+            self._settle(now)
+        except Exception as fault:
+            self._driver.report(fault)
 
     def wake_due(self, now: float) -> None:
         """The timer's entry: wake the core, then drain."""
         self._armed = None
-        with self._driver.guard():
+        try:
             self.core.wake(now)
-        with self._driver.guard():
-            self._settle(now)
+        except Exception as fault:
+            self._driver.report(fault)
+        self._settle_guarded(now)
 
     def entry_is_live(self, when: float) -> bool:
         """Whether a heap entry is the one that counts (an earlier one may have replaced it)."""
@@ -292,8 +307,7 @@ class Driven(Generic[CoreT]):
         """Start the tasks; the driver calls this."""
         for port in self._ports:
             self._driver.start(self._read, port)
-        with self._driver.guard():
-            self._settle(trio.current_time())
+        self._settle_guarded(trio.current_time())
 
     def close(self) -> None:
         """Close the sockets; the core gets and sends nothing from here on."""
@@ -396,16 +410,12 @@ class NodeDriver:
                 if node.entry_is_live(when):
                     node.wake_due(now)
 
-    @contextlib.contextmanager
-    def guard(self) -> Iterator[None]:
-        """Hand what a core should never raise to `on_fault`."""
-        try:
-            yield
-        except Exception as fault:
-            self.counters["faults in a core"] += 1
-            if self._on_fault is None:
-                raise
-            self._on_fault(fault)
+    def report(self, fault: Exception) -> None:
+        """Hand on what a core should never raise; to be called while it is being handled."""
+        self.counters["faults in a core"] += 1
+        if self._on_fault is None:
+            raise fault
+        self._on_fault(fault)
 
     def count_error(self, what: str, problem: OSError) -> None:
         """Count what the system or the network said; the name of the errno is a short fixed word."""
