@@ -20,8 +20,9 @@ TICK_SECONDS = 3.0
 FILL_TICK_SECONDS = 1.0
 """The same in the first minutes, while the table fills."""
 FILL_SECONDS = 120.0
-IDLE_TICK_SECONDS = 10.0
-"""The same after a look at some buckets in which nobody was due."""
+IDLE_MIN_SECONDS = 10.0
+IDLE_MAX_SECONDS = 60.0
+"""The same while nobody is due."""
 STALE_SECONDS = 900.0
 """A contact that has been silent for so long is asked (BEP 5: 15 minutes)."""
 NEIGHBOURHOOD_SECONDS = 900.0
@@ -29,8 +30,6 @@ NEIGHBOURHOOD_SECONDS = 900.0
 REJOIN_MIN_SECONDS = 1.0
 REJOIN_MAX_SECONDS = 60.0
 """Waits between attempts to find the network, doubled each time."""
-BUCKETS_LOOKED_AT = 4
-"""Buckets examined in one tick."""
 
 
 class Upkeep:
@@ -54,26 +53,36 @@ class Upkeep:
     def tick(self, now: float, table: Table) -> tuple[Contact, bytes] | None:
         """The contact to ask and the target to ask it for; None if nobody is due."""
         pause = FILL_TICK_SECONDS if now - self._started < FILL_SECONDS else TICK_SECONDS
-        self.next_tick = now + pause * self._rng.uniform(0.75, 1.25)
-        for _ in range(min(BUCKETS_LOOKED_AT, len(table.buckets))):
-            self._bucket = (self._bucket + 1) % len(table.buckets)
-            bucket = table.buckets[self._bucket]
-            contact = self._due(now, bucket)
+        buckets = table.buckets
+        count = len(buckets)
+        for step in range(1, count + 1):
+            bucket = buckets[(self._bucket + step) % count]
+            contact = self._due(now, bucket) if bucket.look_at <= now else None
             if contact is not None:
+                self._bucket = (self._bucket + step) % count
+                self.next_tick = now + pause * self._rng.uniform(0.75, 1.25)
                 bucket.last_updated = now
                 low, high = bucket.range
                 return contact, random_id_in(self._rng, low, high)
-        self.next_tick += IDLE_TICK_SECONDS - TICK_SECONDS
+        rest = min(bucket.look_at for bucket in buckets) - now
+        self.next_tick = now + min(max(rest, IDLE_MIN_SECONDS), IDLE_MAX_SECONDS) * self._rng.uniform(0.75, 1.25)
         return None
 
     def _due(self, now: float, bucket: Bucket) -> Contact | None:
         """A contact that is stale, failed or never answered; any if the bucket has room and was left alone."""
         limit = max(now - STALE_SECONDS, 0.0)
+        earliest = now
         contact = None
         for contact in bucket.nodes.values():
             if contact.seen <= limit or contact.failures:
                 return contact
-        return contact if len(bucket.nodes) < bucket.ksize and bucket.last_updated < limit else None
+            earliest = min(earliest, contact.seen)
+        if len(bucket.nodes) < bucket.ksize:
+            if contact is not None and bucket.last_updated <= limit:
+                return contact
+            earliest = min(earliest, bucket.last_updated)
+        bucket.look_at = earliest + STALE_SECONDS
+        return None
 
     def rejoin(self, now: float) -> None:
         """An attempt to find the network begins; the next one waits longer."""

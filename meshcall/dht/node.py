@@ -396,7 +396,8 @@ class Dht:
                 if self._reach.read_only:
                     upkeep.next_tick = min(upkeep.next_tick, now + TICK_SECONDS)
                     self._ask_for_dial_back(now, family)
-            moments.append(min(upkeep.next_tick, upkeep.rejoin_at) if lonely else upkeep.next_tick)
+            alone = table.empty and not lonely
+            moments.append(upkeep.next_tick if alone else min(upkeep.next_tick, upkeep.rejoin_at))
         self.server.items.expire(now)
         self.server.peers.expire(now)
         self._upkeep_at = min(moments)

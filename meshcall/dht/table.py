@@ -29,6 +29,8 @@ SUBNET_BUCKET_MAX = 2
 """Contacts of one public subnet (/24, /48) in one bucket."""
 SUBNET_TABLE_MAX = 16
 """Contacts of one public subnet in the table."""
+CROWDS = 251
+"""Cells in which the subnets of the table are counted together."""
 FAILURES_MAX = 3
 """Unanswered requests in a row after which a contact leaves even if nobody waits for its place."""
 
@@ -42,6 +44,7 @@ class Bucket(KBucket):
     """A k-bucket in plain dictionaries (half the memory of ordered ones), without a clock.
 
     `range` is (lowest, highest) ID, both included; `depth` is that of the range, not of the members.
+    `look_at`: before then, none of its contacts needs to be asked whether it is alive.
     """
 
     nodes: dict[bytes, Contact]
@@ -54,6 +57,7 @@ class Bucket(KBucket):
         self.ksize = ksize
         self.max_replacement_nodes = REPLACEMENTS_MAX
         self.last_updated = 0.0
+        self.look_at = 0.0
 
     def touch_last_updated(self) -> None:
         """The table's owner sets `last_updated` by its own `now`."""
@@ -105,6 +109,7 @@ class Table(RoutingTable):
         self.split_bits = split_bits
         self._pool = pool
         self._by_endpoint: dict[Endpoint, Contact] = {}
+        self._crowds = bytearray(CROWDS)
         super().__init__(None, k, Contact(own_id, Endpoint(b"")))
 
     def flush(self) -> None:
@@ -114,6 +119,7 @@ class Table(RoutingTable):
         self._ids: list[int] = []
         self._ordered: list[Contact] = []
         self._by_endpoint.clear()
+        self._crowds = bytearray(CROWDS)
 
     @property
     def size(self) -> int:
@@ -170,6 +176,7 @@ class Table(RoutingTable):
             contact = Contact(node_id, endpoint)
             self._count(contact)
             bucket.nodes[contact.id] = contact
+            bucket.look_at = 0.0
             self._place(contact)
 
     def add_contact(self, node: Contact) -> Contact | None:
@@ -216,6 +223,7 @@ class Table(RoutingTable):
         """A request to the contact went unanswered.  It leaves if somebody waits, or after FAILURES_MAX."""
         contact.failures += 1
         bucket = self.buckets[self.get_bucket_for(contact)]
+        bucket.look_at = 0.0
         patience = FAILURES_MAX if contact.seen and not bucket.replacement_nodes else 2 if contact.seen else 1
         if contact.failures >= patience:
             self._drop(bucket, contact)
@@ -274,15 +282,19 @@ class Table(RoutingTable):
         same = sum(subnet_of(contact.endpoint) == subnet for contact in bucket.nodes.values())
         if same >= SUBNET_BUCKET_MAX:
             return False
-        # Counted anew each time: newcomers are rare, and a counter for each subnet is a third of the table's memory.
+        # A counter for each subnet would be a third of the table's memory.  Cells that several subnets
+        # share tell in nearly every case that there are few; only else they are counted exactly.
+        if self._crowds[int.from_bytes(subnet, "big") % CROWDS] < SUBNET_TABLE_MAX:
+            return True
         width = len(subnet)
-        return sum(contact.endpoint[:width] == subnet for contact in self._ordered) < SUBNET_TABLE_MAX
+        return sum(other[:width] == subnet for other in self._by_endpoint) < SUBNET_TABLE_MAX
 
     def _count(self, node: Contact) -> None:
         if self._pool is not None:
             key = node.id + node.endpoint
             node.id, node.endpoint, node.long_id = self._pool.setdefault(key, (node.id, node.endpoint, node.long_id))
         self._by_endpoint[node.endpoint] = node
+        self._crowd(node.endpoint, 1)
 
     def _drop(self, bucket: Bucket, node: Contact) -> None:
         if node.id in bucket.nodes or node.id in bucket.replacement_nodes:
@@ -309,6 +321,11 @@ class Table(RoutingTable):
     def _uncount(self, node: Contact) -> None:
         if self._by_endpoint.get(node.endpoint) is node:
             del self._by_endpoint[node.endpoint]
+            self._crowd(node.endpoint, -1)
+
+    def _crowd(self, endpoint: Endpoint, change: int) -> None:
+        cell = int.from_bytes(subnet_of(endpoint), "big") % CROWDS
+        self._crowds[cell] = max(0, min(255, self._crowds[cell] + change))
 
 
 def _last_seen(contact: Contact) -> float:
