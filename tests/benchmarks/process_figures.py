@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 
 HELP_RUNS = 11
 DAEMON_REST_SECONDS = 15.0
-DAEMON_START_SECONDS_MAX = 30.0
+DAEMON_STOP_SECONDS_MAX = 30.0
 COMMAND = [sys.executable, "-m", "meshcall"]
 SIMULATOR_NODES = 10_000
 SIMULATOR_NODES_QUICK = 1_000
@@ -50,21 +52,37 @@ def resident_megabytes(pid: int) -> float:
     return 0.0
 
 
+def free_port() -> int:
+    """A UDP port that nobody has now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def daemon_megabytes() -> float | None:
-    """Resident memory of a daemon that has nothing to do; None where it did not start."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [*COMMAND, "up", "--state", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            time.sleep(DAEMON_REST_SECONDS)
+    """Resident memory of a daemon that has joined, has published, and rests; None where it did not start."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+        port = free_port()
+        local = ["--private", "--bind", "127.0.0.1"]
+        owner = [*COMMAND, "--home", f"{folder}/owner"]
+        subprocess.run([*owner, "id", "new", "--no-passphrase"], check=True, capture_output=True)
+        commands = (
+            [*COMMAND, "--home", f"{folder}/other", "up", *local, "--no-publish", "--port", str(port)],
+            [*owner, "up", *local, "--bootstrap", f"127.0.0.1:{port}"],
+        )
+        processes = []
+        for command in commands:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            running.callback(process.wait, DAEMON_STOP_SECONDS_MAX)
+            running.callback(process.terminate)
+            processes.append(process)
+        time.sleep(DAEMON_REST_SECONDS)
+        for process in processes:
             if process.poll() is not None:
                 assert process.stderr is not None
                 print(f"  the daemon ended: {process.stderr.read()[-300:]}", file=sys.stderr)
                 return None
-            return round(resident_megabytes(process.pid), 1)
-        finally:
-            process.terminate()
-            process.wait(DAEMON_START_SECONDS_MAX)
+        return round(resident_megabytes(processes[-1].pid), 1)
 
 
 def simulator_figures(quick: bool) -> dict[str, Any]:
