@@ -46,22 +46,43 @@ NAT_KINDS = {
 class Mapping:
     """An outside port that stands for an inside endpoint."""
 
-    __slots__ = ("expires", "host", "key", "peers", "port", "tidy_at")
+    __slots__ = ("expires", "host", "key", "outside", "peers", "tidy_at")
 
-    def __init__(self, key: tuple[bytes, bytes], port: bytes, host: Host) -> None:
+    def __init__(self, key: tuple[bytes, bytes], outside: Endpoint, host: Host) -> None:
         self.key = key
-        self.port = port
+        self.outside = outside
         self.host = host
         self.expires = 0.0
-        self.peers: dict[bytes, float] = {}
-        """Those who may answer, by the filter's key, and until when."""
+        self.peers: dict[bytes, float] | None = None
+        """Those who may answer, by the filter's key, and until when; None where the mapping itself tells."""
         self.tidy_at = TIDY_LEAST
+
+
+class Expiry:
+    """When mappings used now expire, in whole seconds: one object for all that are used in one second.
+
+    Many boxes share one, because a world keeps some hundred of these moments for each host.
+    """
+
+    __slots__ = ("_life", "_moment", "_second")
+
+    def __init__(self, life: float) -> None:
+        self._life = life
+        self._second = -1
+        self._moment = 0.0
+
+    def of(self, now: float) -> float:
+        """At least the life of a mapping from now, at most a second more."""
+        if int(now) != self._second:
+            self._second = int(now)
+            self._moment = self._second + 1 + self._life
+        return self._moment
 
 
 class Nat:
     """A box with one public address, for one host or several."""
 
-    __slots__ = ("_by_key", "_by_port", "_rng", "_tidy_at", "address", "hairpin", "kind", "life", "line", "refused")
+    __slots__ = ("_by_key", "_by_port", "_expiry", "_rng", "_tidy_at", "address", "hairpin", "kind", "line", "refused")
 
     def __init__(
         self,
@@ -69,17 +90,17 @@ class Nat:
         line: Line,
         kind: NatKind,
         rng: Random,
-        life: float = MAPPING_LIFE_SECONDS,
+        expiry: Expiry | None = None,
         hairpin: bool = True,
     ) -> None:
         self.address = address
         self.line = line
         self.kind = kind
-        self.life = life
         self.hairpin = hairpin
         """Whether hosts inside reach each other by the outside address (RFC 4787, REQ-9)."""
         self.refused = 0
         """Datagrams that were not let in."""
+        self._expiry = expiry or Expiry(MAPPING_LIFE_SECONDS)
         self._rng = rng
         self._by_key: dict[tuple[bytes, bytes], Mapping] = {}
         self._by_port: dict[bytes, Mapping] = {}
@@ -87,33 +108,37 @@ class Nat:
 
     def outbound(self, now: float, host: Host, dest: Endpoint) -> Endpoint:
         """The source address that the world sees on a datagram from `host` to `dest`."""
-        inside = host.endpoint
-        key = (inside, dest[: self.kind.mapping])
+        mapped, filtered = self.kind
+        key = (host.endpoint, dest[:mapped])
         mapping = self._by_key.get(key)
         if mapping is None or mapping.expires < now:
             if mapping is not None:
                 self._forget(mapping)
             mapping = self._map(now, key, host)
-        mapping.expires = now + self.life
-        peers = mapping.peers
-        if self.kind.filtering:
-            peers[dest[: self.kind.filtering]] = mapping.expires
+        mapping.expires = expires = self._expiry.of(now)
+        if filtered > mapped:
+            peers = mapping.peers
+            if peers is None:
+                peers = mapping.peers = {}
+            peers[dest[:filtered]] = expires
             if len(peers) > mapping.tidy_at:
                 mapping.peers = {peer: until for peer, until in peers.items() if until >= now}
                 mapping.tidy_at = max(TIDY_LEAST, 2 * len(mapping.peers))
-        return Endpoint(self.address + mapping.port)
+        return mapping.outside
 
     def arrive(self, now: float, source: Endpoint, dest: Endpoint, data: bytes) -> None:
         """Let a datagram from outside in, or not."""
         mapping = self._by_port.get(dest[4:])
-        if mapping is None or mapping.expires < now or not (self.hairpin or source[:4] != self.address):
-            self.refused += 1
-            return
-        filtering = self.kind.filtering
-        if filtering and mapping.peers.get(source[:filtering], 0.0) < now:
-            self.refused += 1
-            return
-        mapping.host.arrive(now, source, dest, data)
+        if mapping is not None and mapping.expires >= now and (self.hairpin or source[:4] != self.address):
+            filtered = self.kind.filtering
+            if mapping.peers is not None:
+                admitted = mapping.peers.get(source[:filtered], 0.0) >= now
+            else:
+                admitted = source[:filtered] == mapping.key[1][:filtered]
+            if admitted:
+                mapping.host.arrive(now, source, dest, data)
+                return
+        self.refused += 1
 
     def _map(self, now: float, key: tuple[bytes, bytes], host: Host) -> Mapping:
         if len(self._by_key) >= min(self._tidy_at, MAPPINGS_MAX):
@@ -125,10 +150,10 @@ class Nat:
         port = key[0][4:]  # port preservation, where it is free (RFC 4787 section 4.2.1)
         while port in self._by_port:
             port = self._rng.randrange(PORT_LEAST, 65536).to_bytes(2, "big")
-        mapping = Mapping(key, port, host)
+        mapping = Mapping(key, Endpoint(self.address + port), host)
         self._by_key[key] = self._by_port[port] = mapping
         return mapping
 
     def _forget(self, mapping: Mapping) -> None:
         del self._by_key[mapping.key]
-        del self._by_port[mapping.port]
+        del self._by_port[mapping.outside[4:]]

@@ -17,7 +17,7 @@ from meshcall.dht.events import Joined
 from meshcall.sim.churn import Lifetimes
 from meshcall.sim.geography import Flatland, Geography
 from meshcall.sim.host import CoreFactory, Host, new_dht
-from meshcall.sim.nat import NAT_KINDS, Nat
+from meshcall.sim.nat import NAT_KINDS, Expiry, Nat
 from meshcall.sim.network import Network
 from meshcall.sim.paper_suite import PaperSuite
 from meshcall.sim.schedule import Schedule
@@ -90,6 +90,7 @@ class World:
         self._killed: list[Host] = []
         self._addresses: dict[int, None] = {}
         self._boxes: list[tuple[Nat, list[Host]]] = []
+        self._expiry = Expiry(self.settings.nat_life_seconds)
         self._lifetimes = Lifetimes(scenario.churn)
         for number in range(nodes):
             self.add_host(router=number < self.settings.routers)
@@ -130,7 +131,7 @@ class World:
     def _box(self) -> tuple[Nat, list[Host]]:
         kinds = self.settings.nat
         [name] = self.rng.choices(list(kinds), list(kinds.values()))
-        nat = Nat(self._address(), self._line(), NAT_KINDS[name], self.rng, self.settings.nat_life_seconds)
+        nat = Nat(self._address(), self._line(), NAT_KINDS[name], self.rng, self._expiry)
         self.network.boxes[nat.address] = nat
         members: list[Host] = []
         self._boxes.append((nat, members))

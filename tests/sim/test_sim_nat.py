@@ -84,7 +84,7 @@ def test_a_mapping_ends_after_its_life_and_is_kept_by_use() -> None:
     for _ in range(3):
         yard.lab.schedule.run(yard.lab.schedule.now + 100)
         assert yard.seen_from(friend) == outside
-    yard.lab.schedule.run(yard.lab.schedule.now + 121)
+    yard.lab.schedule.run(yard.lab.schedule.now + 122)
     assert not yard.lets_in(friend, outside)
     assert yard.nat.refused == 1
 
@@ -109,5 +109,6 @@ def test_a_box_stays_bounded(kind: str) -> None:
         yard.nat.outbound(later, yard.inside, Endpoint(number.to_bytes(4, "big") + b"\x00\x07"))
     if kind == "port restricted":
         [mapping] = yard.nat._by_key.values()
+        assert mapping.peers is not None
         yard.nat.outbound(later, yard.inside, Endpoint(b"\x05\x05\x05\x05\x00\x07"))
         assert len(mapping.peers) <= MAPPINGS_MAX + 800
