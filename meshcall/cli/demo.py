@@ -62,7 +62,7 @@ def _tell(measured: dict[str, Any] | None, as_json: bool) -> int:
     first, after = measured["lookup"], measured["lookup_after_silence"]
     lines = [
         "",
-        f"It worked: found in {first['first_ms']:.0f} ms, and in {after['first_ms']:.0f} ms with "
+        f"It worked: found in {first['first_ms']:.1f} ms, and in {after['first_ms']:.1f} ms with "
         f"{measured['silent']} of {measured['nodes']} nodes dead; all in {measured['seconds']:.1f} s. "
         "Nothing of it is left on this machine.",
         "Your own node:  meshcall id new, then meshcall up",

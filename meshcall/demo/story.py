@@ -111,8 +111,8 @@ class _Story:
     async def network(self) -> tuple[Swarm, str]:
         swarm = Swarm(self.nodes, Sodium())
         await self.nursery.start(swarm.run)
-        await swarm.join()
-        return swarm, "each began with one or two known addresses and found the rest"
+        fewest, most = await swarm.join()
+        return swarm, f"each was told of one or two others, and knows {fewest} to {most} by now"
 
     async def identities(self) -> tuple[dict[str, str], str]:
         addresses: dict[str, str] = {}
