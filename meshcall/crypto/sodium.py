@@ -8,12 +8,14 @@ What strangers may have sent gives False or None; what only our own mistake can 
 from __future__ import annotations
 
 from hashlib import sha512
+from struct import Struct
 from typing import Final
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError, CryptoError
 
 from meshcall.crypto.suite import (
+    AGREED_BYTES,
     PUBLIC_BYTES,
     SEAL_KEY_BYTES,
     SEAL_NONCE_BYTES,
@@ -31,6 +33,9 @@ _reduce = bindings.crypto_core_ed25519_scalar_reduce
 _multiply = bindings.crypto_core_ed25519_scalar_mul
 _add = bindings.crypto_core_ed25519_scalar_add
 _times_base = bindings.crypto_scalarmult_ed25519_base_noclamp
+_packet_seal = bindings.crypto_aead_chacha20poly1305_ietf_encrypt
+_packet_open = bindings.crypto_aead_chacha20poly1305_ietf_decrypt
+_packet_nonce = Struct("<4xQ").pack
 _times_point = bindings.crypto_scalarmult_ed25519_noclamp
 
 
@@ -113,6 +118,29 @@ class Sodium:
     def agree_public(self, secret: bytes) -> bytes:
         """The X25519 public key of a 32-byte secret (RFC 7748 section 6.1)."""
         return bindings.crypto_scalarmult_base(secret)
+
+    def agree(self, secret: bytes, public: bytes) -> bytes | None:
+        """X25519 (RFC 7748 section 6.1): 32 bytes; None where the result would be all zeros (libsodium refuses it)."""
+        if len(secret) != AGREED_BYTES or len(public) != AGREED_BYTES:
+            raise ValueError("X25519 keys have 32 bytes")
+        try:
+            return bindings.crypto_scalarmult(secret, public)
+        except CryptoError:
+            return None
+
+    def seal_packet(self, key: bytes, number: int, plaintext: bytes, bound: bytes) -> bytes:
+        """ChaCha20-Poly1305 (RFC 8439) under the nonce of `number`: ciphertext and 16-byte tag."""
+        return _packet_seal(plaintext, bound, _packet_nonce(number), key)
+
+    def open_packet(self, key: bytes, number: int, sealed: bytes, bound: bytes) -> bytes | None:
+        """The plaintext, or None where the tag does not fit."""
+        _check_key(key)
+        if len(sealed) < SEAL_TAG_BYTES:
+            return None
+        try:
+            return _packet_open(sealed, bound, _packet_nonce(number), key)
+        except CryptoError:
+            return None
 
     def stretch(self, passphrase: bytes, salt: bytes, operations: int, memory_bytes: int) -> bytes:
         """Argon2id 1.3 with one lane (RFC 9106): a 32-byte key.  Raises MemoryError where the machine has too little.

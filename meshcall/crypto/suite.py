@@ -16,6 +16,9 @@ SIGNATURE_BYTES = 64
 SEAL_KEY_BYTES = 32
 SEAL_NONCE_BYTES = 24
 SEAL_TAG_BYTES = 16
+AGREED_BYTES = 32
+PACKET_NONCES = 2**64 - 1
+"""Packet numbers that a key may be used with; Noise keeps the last one of 64 bits for itself."""
 
 
 class Verifier(Protocol):
@@ -76,6 +79,24 @@ class Suite(Verifier, Protocol):
 
     def agree_public(self, secret: bytes) -> bytes:
         """The X25519 public key of a 32-byte secret (RFC 7748)."""
+        ...
+
+    def agree(self, secret: bytes, public: bytes) -> bytes | None:
+        """X25519 (RFC 7748 section 6.1): 32 bytes; None where the result would be all zeros, as small-order keys give.
+
+        `public` may be any 32 bytes of a stranger.
+        """
+        ...
+
+    def seal_packet(self, key: bytes, number: int, plaintext: bytes, bound: bytes) -> bytes:
+        """ChaCha20-Poly1305 (RFC 8439): ciphertext and 16-byte tag.
+
+        The nonce is 4 zero bytes and `number`, 64 bits little-endian, as Noise has it (revision 34, section 12.3).
+        """
+        ...
+
+    def open_packet(self, key: bytes, number: int, sealed: bytes, bound: bytes) -> bytes | None:
+        """The plaintext, or None where the tag does not fit."""
         ...
 
     def stretch(self, passphrase: bytes, salt: bytes, operations: int, memory_bytes: int) -> bytes:
