@@ -22,13 +22,6 @@ SIMULATOR_NODES = 10_000
 SIMULATOR_NODES_QUICK = 1_000
 SIMULATOR_HOURS = 0.1
 SIMULATOR_SCENARIO = "lookups"
-_SIMULATE = """
-import json, sys
-from meshcall.sim.run import Run
-from meshcall.sim.scenario import load
-name, nodes, hours = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-print(json.dumps(Run(*load(name), nodes=nodes, hours=hours).go()["speed"]))
-"""
 
 
 def help_milliseconds(root: Path) -> float:
@@ -88,12 +81,13 @@ def daemon_megabytes() -> float | None:
 def simulator_figures(quick: bool) -> dict[str, Any]:
     """Messages a second and KiB a node of the shipped scenario, everything on, in a process of its own."""
     nodes = SIMULATOR_NODES_QUICK if quick else SIMULATOR_NODES
-    command = [sys.executable, "-c", _SIMULATE, SIMULATOR_SCENARIO, str(nodes), str(SIMULATOR_HOURS)]
+    command = [sys.executable, str(Path(__file__).with_name("sim_bench.py")), "--json"]
+    command += ["--scenario", SIMULATOR_SCENARIO, "--nodes", str(nodes), "--hours", str(SIMULATOR_HOURS)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         print(f"  the simulator ended with {result.returncode}: {result.stderr[-500:]}", file=sys.stderr)
         return {}
     speed = json.loads(result.stdout.splitlines()[-1])
     return {
-        "simulator": {"scenario": SIMULATOR_SCENARIO, "nodes": nodes, "hours": SIMULATOR_HOURS, **speed},
+        "simulator": {"scenario": SIMULATOR_SCENARIO, "hours": SIMULATOR_HOURS, **speed},
     }
