@@ -121,7 +121,10 @@ class Service:
             log(_log, logging.INFO, "stopped")
 
     async def _watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup meshcall up &` outlives its terminal
+            numbers.append(signal.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as received:
             task_status.started()
             async for number in received:
                 log(_log, logging.INFO, "stopping", signal=signal.Signals(number).name)
@@ -144,15 +147,21 @@ class Service:
         await self.live.joined.wait()
         await trio.sleep(FIRST_SAVE_SECONDS)
         while True:
-            self._save()
+            # In a thread: a slow disk may take a second to be sure of a file.
+            await trio.to_thread.run_sync(self._write, self._to_save())
             await trio.sleep(SAVE_SECONDS)
 
     def _save(self) -> None:
+        self._write(self._to_save())
+
+    def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        contacts = self.live.good_contacts() or self.live.saved.contacts
-        self.live.saved = Saved(self._port, contacts)
+        self.live.saved = Saved(self._port, self.live.good_contacts() or self.live.saved.contacts)
+        return self.live.saved
+
+    def _write(self, saved: Saved) -> None:
         try:
-            start_points.save(self._folder, self.live.saved)
+            start_points.save(self._folder, saved)
         except StateError as problem:  # a full disk does not end a node that works
             log(_log, logging.WARNING, "the known nodes are not saved", reason=str(problem))
 

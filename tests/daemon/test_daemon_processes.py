@@ -154,6 +154,17 @@ def test_a_signal_stops_in_order(tmp_path: Path, number: int) -> None:
         assert json.loads((tmp_path / "nodes.json").read_text())["port"] == running.port
 
 
+def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # children inherit what is ignored
+    try:
+        with daemon(tmp_path) as running:
+            running.process.send_signal(signal.SIGHUP)
+            assert meshcall("status", "--home", str(tmp_path)).returncode == 0
+            assert running.process.poll() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_after_kill_9_it_starts_again_on_the_same_port(tmp_path: Path) -> None:
     with daemon(tmp_path / "first") as first, daemon(tmp_path / "killed", *bootstrap(first)) as killed:
         killed.wait_for("joined")
