@@ -45,6 +45,7 @@ class Bucket(KBucket):
 
     `range` is (lowest, highest) ID, both included; `depth` is that of the range, not of the members.
     `look_at`: before then, none of its contacts needs to be asked whether it is alive.
+    `may_split`: whether the table's rule lets it be divided further.
     """
 
     nodes: dict[bytes, Contact]
@@ -58,6 +59,7 @@ class Bucket(KBucket):
         self.max_replacement_nodes = REPLACEMENTS_MAX
         self.last_updated = 0.0
         self.look_at = 0.0
+        self.may_split = True
 
     def touch_last_updated(self) -> None:
         """The table's owner sets `last_updated` by its own `now`."""
@@ -136,6 +138,8 @@ class Table(RoutingTable):
         waited = list(self.buckets[index].replacement_nodes.values())
         super().split_bucket(index)
         self._starts.insert(index + 1, self.buckets[index + 1].range[0])
+        for half in self.buckets[index : index + 2]:
+            half.may_split = self._splits(half)
         for contact in waited:
             if contact.id in self.bucket_for(contact.long_id).nodes:
                 self._place(contact)
@@ -165,7 +169,7 @@ class Table(RoutingTable):
         index = bisect_right(self._starts, int.from_bytes(node_id, "big")) - 1
         bucket = self.buckets[index]
         if len(bucket.nodes) >= self.ksize:
-            if not self._splits(bucket):
+            if not bucket.may_split:
                 return
             bucket = self.buckets[self._split_until_room(index, int.from_bytes(node_id, "big"))]
             if len(bucket.nodes) >= self.ksize:
@@ -265,7 +269,7 @@ class Table(RoutingTable):
 
     def _split_until_room(self, index: int, long_id: int) -> int:
         """Index of the bucket for this ID after all the splitting that is allowed to make room there."""
-        while len(self.buckets[index].nodes) >= self.ksize and self._splits(self.buckets[index]):
+        while len(self.buckets[index].nodes) >= self.ksize and self.buckets[index].may_split:
             self.split_bucket(index)
             index = bisect_right(self._starts, long_id) - 1
         return index
@@ -279,7 +283,8 @@ class Table(RoutingTable):
         if not is_global(endpoint[:-2]):
             return True  # a private network is one subnet, and nobody outside can pose as one of it
         subnet = subnet_of(endpoint)
-        same = sum(subnet_of(contact.endpoint) == subnet for contact in bucket.nodes.values())
+        everybody = chain(bucket.nodes.values(), bucket.replacement_nodes.values())
+        same = sum(subnet_of(contact.endpoint) == subnet for contact in everybody)
         if same >= SUBNET_BUCKET_MAX:
             return False
         # A counter for each subnet would be a third of the table's memory.  Cells that several subnets
