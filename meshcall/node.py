@@ -47,7 +47,7 @@ LOOKUPS_MAX = 64
 SETTLE_SECONDS = 1.5
 """After a change of network a record with direct addresses waits so long for others to say how they see us."""
 RECOVER_SECONDS = 10.0
-"""After a failed publication, a sign of life from the network leads to another at once, if this much has passed."""
+"""After a publication that nobody answered, a sign of life from the network leads to another, if so much has passed."""
 
 _OPERATION_EVENTS = (ItemFound, GetFinished, PutFinished, PeersFound, PeersFinished)
 _NOTHING = Report(0.0, 0, 0, 0)
@@ -317,7 +317,7 @@ class Node:
                 self.cancel_lookup(number)  # what the DHT still does for it serves nobody
         if self._publisher is not None and self._publisher.events:
             for said in self._publisher.events:
-                if isinstance(said, PublishFailed):
+                if isinstance(said, PublishFailed) and said.unheard:
                     self._failed_at = now
                 elif isinstance(said, RecordPublished):
                     self._failed_at = None

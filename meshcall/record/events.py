@@ -32,6 +32,8 @@ class PublishFailed:
     period: int
     reason: str
     retry_seconds: float
+    unheard: bool = False
+    """No node answered at all: a sign of life from the network is reason enough to try again at once."""
 
 
 PublisherEvent = RecordPublished | RecordConfirmed | PublishFailed

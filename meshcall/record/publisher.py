@@ -227,7 +227,7 @@ class Publisher:
 
     def _read(self, slot: _Slot, now: float, unix_time: float, event: GetFinished) -> None:
         if not event.holders:
-            self._fail(slot, now, "no node of the DHT answered")
+            self._fail(slot, now, "no node of the DHT answered", unheard=True)
             return
         slot.holders = event.holders
         found = self._take(slot, unix_time, event.item)
@@ -258,7 +258,7 @@ class Publisher:
             slot.holders = event.holders
             self._conflict(slot, now, "overwritten")
         else:
-            self._fail(slot, now, "no node of the DHT answered")
+            self._fail(slot, now, "no node of the DHT answered", unheard=True)
 
     def _written(self, slot: _Slot, now: float, event: PutFinished) -> None:
         assert slot.item is not None
@@ -369,13 +369,13 @@ class Publisher:
             put_at = now if slot.put_at is None else slot.put_at
             self._wait(slot, put_at + interval * self._rng.uniform(1 - REPUBLISH_JITTER, 1))
 
-    def _fail(self, slot: _Slot, now: float, reason: str) -> None:
+    def _fail(self, slot: _Slot, now: float, reason: str, *, unheard: bool = False) -> None:
         self._count("publication failed")
         pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2.0 ** min(slot.failures, 16)) * self._rng.uniform(0.5, 1.0)
         slot.failures += 1
         slot.failure = reason
         slot.version = -1
-        self.events.append(PublishFailed(slot.period, reason, pause))
+        self.events.append(PublishFailed(slot.period, reason, pause, unheard))
         self._wait(slot, now + pause)
 
     def _wait(self, slot: _Slot, until: float | None, *, anew: bool = True) -> None:
