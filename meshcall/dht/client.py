@@ -16,8 +16,18 @@ from meshcall.dht.events import Event, GetFinished, Holder, PeersFinished, PutFi
 from meshcall.dht.maintenance import STALE_SECONDS
 from meshcall.dht.node_id import is_global, is_usable
 from meshcall.dht.operation import WRITE_TRIES_MAX, Operation, Write
-from meshcall.dht.pending import Pending, Request
-from meshcall.dht.query import ANSWERED, ASKED, CONTACTS_PER_ANSWER_MAX, FAILED, SLOW, Candidate, Query
+from meshcall.dht.pending import REQUESTS_MAX, Pending, Request
+from meshcall.dht.query import (
+    ANSWERED,
+    ASKED,
+    CANDIDATES_MAX,
+    CONTACTS_PER_ANSWER_MAX,
+    FAILED,
+    NEW,
+    SLOW,
+    Candidate,
+    Query,
+)
 from meshcall.dht.reach import Reach
 from meshcall.dht.rtt import RoundTrips
 from meshcall.dht.size import SizeEstimate
@@ -33,7 +43,9 @@ OPERATIONS_MAX = 512
 BOOTSTRAP_MAX = 32
 """Addresses remembered for finding the network again."""
 SEEDS_MAX = 8
-"""Of those, asked in one look-up while the table is nearly empty."""
+"""Of those, asked in one look-up while the table is nearly empty, or all of it silent."""
+DEAF_REQUESTS = 8
+"""So many lost requests without an answer in between: everybody we know may be gone, not only our line."""
 ASK_TRIES_MAX = 2
 """Times that a look-up asks the same node."""
 NEAR_FACTOR = 1.5
@@ -69,6 +81,8 @@ class Client:
         self.bootstrap: list[Endpoint] = []
         self.last_holder: Holder | None = None
         """The node that gave us a write token last."""
+        self.last_holder_at = now
+        self._rng = rng
         self._verifier = verifier
         self._k = k
         self._tables = tables
@@ -78,7 +92,14 @@ class Client:
         self._events = events
         self._number = 0
         self._heard_at = now
+        self._unheard = 0
         self._silent: dict[Endpoint, float] = {}
+        self._starved: dict[int, Operation] = {}
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nobody answers any more."""
+        return self._unheard >= DEAF_REQUESTS
 
     def new(
         self, now: float, kind: str, target: bytes, *, public: bytes = b"", salt: bytes = b"", trace: bool = False
@@ -111,18 +132,32 @@ class Client:
             query = operation.queries[family] = Query(number, self._k, near, reach)
             contacts = table.nearest(number, self._k * 2)
             query.add([(c.id, c.endpoint) for c in contacts], 1, True, self._recently_silent(now))
-            if len(contacts) < self._k:
-                length = 6 if family == 4 else 18
-                for where in [where for where in self.bootstrap if len(where) == length][:SEEDS_MAX]:
-                    query.seed(where)
+            if len(contacts) < self._k or self.deaf:
+                self._seed(family, query)
         self._advance(now, operation)
         return operation.number
+
+    def reseed(self, now: float, operation: Operation) -> None:
+        """Let a look-up under way ask the bootstrap addresses too."""
+        for family, query in operation.queries.items():
+            self._seed(family, query)
+        self._advance(now, operation)
+
+    def _seed(self, family: int, query: Query) -> None:
+        known = [where for where in self.bootstrap if FAMILY_OF_LENGTH[len(where)] == family]
+        for where in known if len(known) <= SEEDS_MAX else self._rng.sample(known, SEEDS_MAX):
+            query.seed(where)
 
     def _advance(self, now: float, operation: Operation) -> None:
         """Ask whom there is to ask; finish if all has been answered."""
         done = True
-        for query in operation.queries.values():
-            for candidate in query.take():
+        for family, query in operation.queries.items():
+            chosen = query.take()
+            if query.finished and query.may_be_widened:
+                contacts = self._tables[family].nearest(query.target, CANDIDATES_MAX)
+                query.widen([(c.id, c.endpoint) for c in contacts], self._recently_silent(now))
+                chosen = query.take()
+            for candidate in chosen:
                 self._ask_candidate(now, operation, candidate)
             done = done and query.finished
         if done:
@@ -130,11 +165,12 @@ class Client:
 
     def _ask_candidate(self, now: float, operation: Operation, candidate: Candidate) -> None:
         arguments: dict[bytes, Any] = {operation.key: operation.target}
-        candidate.tries += 1
         if self.ask(now, candidate.endpoint, candidate.node_id, operation.method, arguments, operation, candidate):
+            candidate.tries += 1
             candidate.outstanding += 1
-        else:
-            candidate.state = FAILED
+        elif not candidate.tries:
+            candidate.state = NEW
+            self._starved[operation.number] = operation
 
     def _looked_up(self, now: float, operation: Operation) -> None:
         """All queries of the operation are over."""
@@ -168,10 +204,29 @@ class Client:
         writing = operation.writing
         assert writing is not None
         arguments = {**writing.arguments, b"token": write.holder.token}
-        write.tries += 1
         where, node_id = write.holder.endpoint, write.holder.node_id
-        if not self.ask(now, where, node_id, writing.method, arguments, operation, write):
+        if FAMILY_OF_LENGTH.get(len(where)) not in self._tables:
             writing.refused(write, 0)
+        elif self.ask(now, where, node_id, writing.method, arguments, operation, write):
+            write.tries += 1
+        elif write.tries:
+            writing.refused(write, 0)
+        else:
+            self._starved[operation.number] = operation
+
+    def _feed(self, now: float) -> None:
+        """There is room for requests again: go on with the operations that found none."""
+        while self._starved and len(self.pending) < REQUESTS_MAX:
+            operation = self._starved.pop(next(iter(self._starved)))
+            if operation.finished:
+                continue
+            if operation.writing is None or not operation.writing.writes:
+                self._advance(now, operation)
+                continue
+            for write in operation.writing.writes:
+                if not write.done and not write.tries:
+                    self._send_write(now, operation, write)
+            self._check_written(now, operation)
 
     def _check_written(self, now: float, operation: Operation) -> None:
         writing = operation.writing
@@ -201,9 +256,11 @@ class Client:
             self._count("request refused: too many under way")
             return False
         arguments[b"id"] = table.node.id
+        if len(self._tables) > 1 and method != b"ping" and (owner is None or owner.kind == "find"):
+            arguments[b"want"] = [b"n4", b"n6"]  # BEP 32
         self._outbox.append((endpoint, krpc.query(request.transaction, method, arguments, self._reach.read_only)))
         if self._reach.watching:
-            self._reach.sent_to(endpoint)
+            self._reach.sent_to(now, endpoint)
         if owner is not None:
             owner.sent(request.transaction, now, endpoint, node_id)
         return True
@@ -217,6 +274,7 @@ class Client:
             self._count("answer that nobody asked for")
             return False
         self._heard_at = now
+        self._unheard = 0
         answered = message[b"y"] == b"r"
         node_id = message[b"r"][b"id"] if answered else None
         if node_id == self._tables[family].node.id:
@@ -224,6 +282,9 @@ class Client:
             answered, node_id = False, None
         self._met(now, family, source, node_id, now - request.sent)
         operation, detail = request.owner, request.detail
+        if answered and len(self._tables) > 1:
+            for other in self._tables.keys() - {family}:
+                self._hear(other, source, krpc.nodes_untrusted(message[b"r"], other))
         if not isinstance(operation, Operation):
             if answered:
                 self._hear(family, source, krpc.nodes_untrusted(message[b"r"], family))
@@ -237,6 +298,8 @@ class Client:
             else:
                 operation.note(request.transaction, now, None, "refused")
                 self._candidate_failed(now, operation, detail)
+        if self._starved:
+            self._feed(now)
         return True
 
     def _met(self, now: float, family: int, source: Endpoint, node_id: bytes | None, took: float) -> None:
@@ -290,6 +353,7 @@ class Client:
         if candidate.state == ANSWERED:
             if candidate.token:
                 self.last_holder = Holder(node_id, candidate.endpoint, candidate.token)
+                self.last_holder_at = now
             private = not is_global(candidate.endpoint[:-2])
             operation.queries[family].add(contacts, candidate.hops + 1, private, self._recently_silent(now))
         self._advance(now, operation)
@@ -320,6 +384,9 @@ class Client:
     def slow(self, now: float, request: Request) -> None:
         """No answer yet: turn to the next, and ask once more (the datagram may be lost)."""
         operation, detail = request.owner, request.detail
+        request.alone = self._heard_at <= request.sent
+        if request.alone and request.owner is None and request.method == b"find_node":
+            self._probe(now, request)
         if not isinstance(operation, Operation) or operation.finished:
             return
         if isinstance(detail, Candidate) and detail.state == ASKED:
@@ -327,8 +394,6 @@ class Client:
             detail.state = SLOW
             if detail.tries < ASK_TRIES_MAX:
                 self._ask_candidate(now, operation, detail)
-                if detail.state != FAILED:
-                    detail.state = SLOW
             self._advance(now, operation)
         elif isinstance(detail, Write) and not detail.done and operation.writing is not None:
             if detail.tries < WRITE_TRIES_MAX:
@@ -336,6 +401,14 @@ class Client:
             else:
                 operation.writing.refused(detail, 0)
             self._check_written(now, operation)
+
+    def _probe(self, now: float, request: Request) -> None:
+        """One contact is silent while nothing else is under way: is it our line?  Another one will tell."""
+        table = self._tables[FAMILY_OF_LENGTH[len(request.endpoint)]]
+        for contact in table.nearest(self._rng.getrandbits(160), 2, live=True):
+            if contact.endpoint != request.endpoint:
+                self.ask(now, contact.endpoint, contact.id, b"ping", {}, None, None)
+                break
 
     def lost(self, now: float, request: Request) -> None:
         """No answer at all."""
@@ -347,15 +420,20 @@ class Client:
         if isinstance(detail, Candidate):
             detail.outstanding -= 1
         # Not while nobody at all is heard: then it is our own line that is down.
+        self._unheard += 1
         again = isinstance(detail, Candidate) and detail.outstanding > 0
         if not again and request.sent < self._heard_at:
             if contact is not None and contact.seen <= request.sent:
                 table.failed(contact)
-            self._silent[request.endpoint] = now
-            if len(self._silent) > SILENT_MAX:
-                del self._silent[next(iter(self._silent))]
+            # A break of our line shows in that nobody else was heard either while this answer was due.
+            if not request.alone:
+                self._silent[request.endpoint] = now
+                if len(self._silent) > SILENT_MAX:
+                    del self._silent[next(iter(self._silent))]
         if isinstance(operation, Operation) and isinstance(detail, Candidate):
             self._candidate_failed(now, operation, detail)
+        if self._starved:
+            self._feed(now)
 
     def cancel(self, number: int) -> None:
         """Stop an operation; no event of it follows."""

@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from meshcall.core import Endpoint
-from meshcall.crypto.suite import Verifier
+from meshcall.crypto.suite import PUBLIC_BYTES, Verifier
 from meshcall.dht.client import BOOTSTRAP_MAX, FAMILY_OF_LENGTH, OPERATIONS_MAX, Client
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.contact import Contact
 from meshcall.dht.events import Event, Holder, Joined, OutsideChanged, ReachableChanged
-from meshcall.dht.items import Item, MutableItem, mutable_target
+from meshcall.dht.items import SALT_BYTES_MAX, SEQ_MAX, Item, MutableItem, mutable_target
 from meshcall.dht.maintenance import REJOIN_MAX_SECONDS, TICK_SECONDS, Upkeep
 from meshcall.dht.node_id import bep42_id, fits_bep42, is_global, is_usable, random_id_in
 from meshcall.dht.observed import Observed
 from meshcall.dht.operation import Operation, Writing, check_item, item_arguments
-from meshcall.dht.reach import Reach, stands_behind_nat
+from meshcall.dht.reach import TOKEN_AGE_SECONDS, Reach, stands_behind_nat
 from meshcall.dht.server import Server
 from meshcall.dht.status import DhtStatus, FamilyStatus
 from meshcall.dht.table import Identity, Table
@@ -29,6 +29,8 @@ from meshcall.wire.bencode import decode
 if TYPE_CHECKING:
     from random import Random
 
+VOTE_PAUSE_SECONDS = 5.0
+"""So often at most, one who confirms our outside address is counted."""
 JOINED_ANSWERS = 4
 """Nodes that must have answered before look-ups make sense; the neighbourhood is still being explored then."""
 
@@ -77,6 +79,7 @@ class Dht:
         self._local: tuple[Endpoint, ...] = ()
         self._joining: dict[int, Operation] = {}
         self._joined = False
+        self._vote_at = now
         self._upkeep_at = now
 
     # The five members
@@ -121,15 +124,22 @@ class Dht:
     # Commands
 
     def bootstrap(self, now: float, endpoints: Iterable[Endpoint]) -> None:
-        """Find the network through these addresses, now and whenever it was lost.  Event: Joined."""
+        """Find the network through these addresses, now and whenever it was lost.  Event: Joined.
+
+        The newest `BOOTSTRAP_MAX` are remembered."""
+        known = self.client.bootstrap
         for where in endpoints:
-            if (
-                len(where) in FAMILY_OF_LENGTH
-                and where not in self.client.bootstrap
-                and len(self.client.bootstrap) < BOOTSTRAP_MAX
-            ):
-                self.client.bootstrap.append(where)
+            if len(where) in FAMILY_OF_LENGTH:
+                if where in known:
+                    known.remove(where)
+                known.append(where)
+                if self._reach.behind_nat is None:
+                    self._judge_nat(where)  # so that already the first query says whether we are read-only
+        del known[:-BOOTSTRAP_MAX]
         for family in self.tables:
+            joining = self._joining.get(family)
+            if joining is not None and not joining.finished:
+                self.client.reseed(now, joining)
             self._join(now, family)
 
     def restore(self, now: float, contacts: Iterable[tuple[bytes, Endpoint]]) -> None:
@@ -147,6 +157,8 @@ class Dht:
         """Look up the newest item of a key.  Events: ItemFound (any number), then GetFinished.
 
         `for_writing`: the result names all nodes that a put should go to."""
+        if len(public) != PUBLIC_BYTES or len(salt) > SALT_BYTES_MAX:
+            raise UsageError("A key in the DHT has 32 bytes, a salt at most 64.")
         target = mutable_target(public, salt)
         operation = self.client.new(now, "get", target, public=public, salt=salt, trace=trace)
         return self.client.start(now, operation, for_writing)
@@ -169,6 +181,8 @@ class Dht:
         `cas`: only where the stored seq is this (BEP 44).  Event: PutFinished.  Raises UsageError
         for an item that everybody would refuse."""
         problem = check_item(item, self._verifier)
+        if cas is not None and not 0 <= cas <= SEQ_MAX:
+            problem = "The expected seq (cas) is out of bounds."
         if problem:
             raise UsageError(problem)
         mutable = isinstance(item, MutableItem)
@@ -185,6 +199,8 @@ class Dht:
         self, now: float, info_hash: bytes, port: int | None = None, *, holders: Iterable[Holder] | None = None
     ) -> int:
         """Announce ourselves under an info-hash; `port` None: the one that others see.  Event: PutFinished."""
+        if port is not None and not 0 < port < 65536:
+            raise UsageError(f"{port} is not a port number (1 to 65535).")
         operation = self.client.new(now, "peers", info_hash)
         implied = {b"implied_port": 1, b"port": 1} if port is None else {b"port": port}
         operation.writing = Writing(b"announce_peer", {b"info_hash": info_hash, **implied})
@@ -308,6 +324,9 @@ class Dht:
     def _observe(self, now: float, family: int, observer: Endpoint, seen: Endpoint) -> None:
         observed = self._observed[family]
         before = observed.outside
+        if seen == before and now < self._vote_at and not observed.per_destination:
+            return  # nothing new, and lately confirmed
+        self._vote_at = now + VOTE_PAUSE_SECONDS
         if not observed.vote(now, observer, seen):
             if self._reach.behind_nat is None:
                 self._judge_nat(observer)
@@ -328,8 +347,8 @@ class Dht:
             table.add_contact(contact)
         if family == min(self.tables):
             self.server.items.move(node_id)
-        self._upkeep[family].neighbourhood_at = now
-        self._upkeep_at = now
+        self._joining.pop(family, None)
+        self._visit_neighbourhood(now, family)
 
     def _new_table(self, own_id: bytes) -> Table:
         return Table(own_id, self.config.k, self.config.split_bits, self._pool)
@@ -375,9 +394,12 @@ class Dht:
     def _maintain(self, now: float) -> None:
         moments = []
         self._reach.expire(now)
+        self._tell_reachable()
         for family, table in self.tables.items():
             upkeep = self._upkeep[family]
-            lonely = table.empty and bool(self.client.bootstrap)
+            lonely = bool(self.client.bootstrap) and (table.empty or self.client.deaf)
+            if table.empty:
+                upkeep.neighbourhood_at = now  # to be explored as soon as there is anybody to ask
             if now >= upkeep.rejoin_at and (lonely or not table.empty):
                 if lonely or self._is_thin(table):
                     self._join(now, family)  # when we came, those we asked may not have known many others yet
@@ -414,5 +436,9 @@ class Dht:
 
     def _ask_for_dial_back(self, now: float, family: int) -> None:
         holder = self.client.last_holder
-        if holder is not None and FAMILY_OF_LENGTH[len(holder.endpoint)] == family and self._reach.asks(now):
+        if holder is None or FAMILY_OF_LENGTH[len(holder.endpoint)] != family or not self._reach.asks(now):
+            return
+        if now - self.client.last_holder_at > TOKEN_AGE_SECONDS:
+            self._visit_neighbourhood(now, family)  # brings a new token for the next time
+        else:
             self.client.ask(now, holder.endpoint, holder.node_id, b"ping", {b"mcback": holder.token}, None, None)

@@ -18,13 +18,13 @@ from meshcall.dht.items import (
     ImmutableItem,
     Item,
     MutableItem,
-    mutable_target,
     signing_buffer,
 )
-from meshcall.dht.node_id import shared_prefix_bits
+from meshcall.dht.node_id import is_global, is_usable, shared_prefix_bits
 from meshcall.dht.query import ANSWERED, Candidate, Query
+from meshcall.errors import BadPacket
 from meshcall.wire import krpc
-from meshcall.wire.bencode import encode
+from meshcall.wire.bencode import decode_untrusted, encode
 
 WRITE_TRIES_MAX = 4
 """Times that one write is sent to one node."""
@@ -60,8 +60,8 @@ class Writing:
     def refused(self, write: Write, code: int) -> None:
         """The node refused, or never answered (code 0)."""
         write.done = True
-        if write.tries > 1 and code in (krpc.CAS_MISMATCH, krpc.SEQ_TOO_OLD):
-            # The answer to the first try was lost: what is there now is what that try stored.
+        if write.tries > 1 and code == krpc.CAS_MISMATCH:
+            # The answer to the first try was lost: most likely what is there now is what that try stored.
             self.stored += 1
         else:
             self.errors[code] = self.errors.get(code, 0) + 1
@@ -142,7 +142,7 @@ class Operation:
         if self.kind == "get":
             return self._take_value(values, verifier, events)
         if self.kind == "peers":
-            return self._take_peers(values, events)
+            return self._take_peers(values, not is_global(candidate.endpoint[:-2]), events)
         return "answered"
 
     def _take_value(self, values: dict[bytes, Any], verifier: Verifier, events: list[Event]) -> str:
@@ -179,8 +179,9 @@ class Operation:
         if not self.silent:
             events.append(ItemFound(self.number, item))
 
-    def _take_peers(self, values: dict[bytes, Any], events: list[Event]) -> str:
+    def _take_peers(self, values: dict[bytes, Any], private: bool, events: list[Event]) -> str:
         peers = [Endpoint(peer) for peer in krpc.peers_untrusted(values)]
+        peers = [peer for peer in peers if is_usable(peer) and (private or is_global(peer[:-2]))]
         room = PEERS_FOUND_MAX - len(self._peers)
         fresh = [peer for peer in dict.fromkeys(peers) if peer not in self._peers][:room]
         self._peers.update(dict.fromkeys(fresh))
@@ -249,14 +250,13 @@ def check_item(item: Item, verifier: Verifier) -> str:
     """Why an item of our own cannot be put; empty if it can."""
     if len(item.value) > VALUE_BYTES_MAX:
         return f"The value has {len(item.value)} bytes; BEP 44 allows {VALUE_BYTES_MAX}."
+    try:
+        decode_untrusted(item.value)
+    except BadPacket:
+        return "The value of the item is not bencoded, or nested too deeply."
     if isinstance(item, MutableItem):
         if len(item.public) != PUBLIC_BYTES or len(item.salt) > SALT_BYTES_MAX or not 0 <= item.seq <= SEQ_MAX:
             return "Key, salt or seq of the item is out of bounds."
         if not verifier.verify(item.public, signing_buffer(item.salt, item.seq, item.value), item.signature):
             return "The signature does not fit the item."
     return ""
-
-
-def target_of(public: bytes, salt: bytes) -> bytes:
-    """Where the items of a key live."""
-    return mutable_target(public, salt)

@@ -21,7 +21,7 @@ REQUESTS_MAX = 1024
 class Request:
     """One query that was sent.  `owner` and `detail` are its asker's own business."""
 
-    __slots__ = ("detail", "endpoint", "lost_at", "method", "node_id", "owner", "sent", "slow", "transaction")
+    __slots__ = ("alone", "detail", "endpoint", "lost_at", "method", "node_id", "owner", "sent", "slow", "transaction")
 
     def __init__(
         self, endpoint: Endpoint, node_id: bytes | None, method: bytes, sent: float, owner: object, detail: object
@@ -34,6 +34,8 @@ class Request:
         self.owner = owner
         self.detail = detail
         self.slow = False
+        self.alone = False
+        """Whether nobody at all was heard between sending and the moment at which it was slow."""
         self.lost_at = 0.0
 
 

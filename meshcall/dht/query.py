@@ -53,7 +53,20 @@ class Query:
     """The state of a look-up.  `near`: distance within which a node probably belongs to the result
     (such are asked all at once); `reach`: distance within which every node belongs to it."""
 
-    __slots__ = ("_distances", "_seen", "_subnets", "answers", "candidates", "finished", "k", "near", "reach", "target")
+    __slots__ = (
+        "_distances",
+        "_passed_over",
+        "_seen",
+        "_subnets",
+        "_widened",
+        "answers",
+        "candidates",
+        "finished",
+        "k",
+        "near",
+        "reach",
+        "target",
+    )
 
     def __init__(self, target: int, k: int, near: int = 0, reach: int = 0) -> None:
         self.target = target
@@ -63,6 +76,8 @@ class Query:
         self.candidates: list[Candidate] = []
         self.answers = 0
         self.finished = False
+        self._passed_over = False
+        self._widened = False
         self._distances: list[int] = []
         self._seen: set[bytes] = set()
         self._subnets: dict[bytes, int] = {}
@@ -96,7 +111,18 @@ class Query:
             candidate = Candidate(distance, node_id, where, hops)
             if where in silent:
                 candidate.state = FAILED
+                self._passed_over = True
             self._insert(candidate)
+
+    @property
+    def may_be_widened(self) -> bool:
+        """Whether the candidates have run out before k answered, for the first time."""
+        return not self._widened and self.answers < self.k
+
+    def widen(self, contacts: Iterable[tuple[bytes, Endpoint]], silent: Container[bytes]) -> None:
+        """Add farther contacts of our own table: too many of the nearest were dead."""
+        self._widened = True
+        self.add(contacts, 1, True, silent)
 
     def _insert(self, candidate: Candidate) -> None:
         at = bisect_right(self._distances, candidate.distance)
@@ -113,17 +139,23 @@ class Query:
         elif candidate.node_id != node_id:
             candidate.state = FAILED
             return "another id"
-        if is_global(candidate.endpoint[:-2]):
-            subnet = subnet_of(candidate.endpoint)
-            same = self._subnets.get(subnet, 0)
-            if same >= SUBNET_ANSWERS_MAX:
-                candidate.state = FAILED
-                return "crowded subnet"
-            self._subnets[subnet] = same + 1
         candidate.state = ANSWERED
         candidate.token = token
+        if is_global(candidate.endpoint[:-2]):
+            subnet = subnet_of(candidate.endpoint)
+            same = self._subnets[subnet] = self._subnets.get(subnet, 0) + 1
+            if same > SUBNET_ANSWERS_MAX and self._thin_out(subnet) is candidate:
+                return "crowded subnet"
         self.answers += 1
         return ""
+
+    def _thin_out(self, subnet: bytes) -> Candidate | None:
+        """Of too many in one subnet that answered, the farthest does not count (any more)."""
+        same = [c for c in self.candidates if c.state == ANSWERED and subnet_of(c.endpoint) == subnet]
+        if len(same) <= SUBNET_ANSWERS_MAX:
+            return None
+        same[-1].state = FAILED
+        return same[-1]
 
     def _identify(self, candidate: Candidate, node_id: bytes) -> None:
         """A seed told its ID: it moves to its place."""
@@ -164,6 +196,13 @@ class Query:
                     chosen.append(candidate)
         # While too few have answered, the slow ones are waited for: perhaps all of this network is slow.
         self.finished = not waiting and not (slow and self.answers < self.k)
+        if self.finished and self._passed_over and 2 * self.answers < self.k:
+            # With so few left, perhaps it was our own line that was silent.
+            self._passed_over = False
+            for candidate in self.candidates:
+                if candidate.state == FAILED and not candidate.tries:
+                    candidate.state = NEW
+            return self.take()
         return chosen
 
     def result(self) -> list[Candidate]:

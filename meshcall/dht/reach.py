@@ -16,7 +16,11 @@ from meshcall.core import Endpoint
 from meshcall.dht.node_id import is_global
 
 HOSTS_MAX = 4096
-"""Addresses remembered as ones that we have sent to."""
+"""Addresses remembered as ones that we have sent to..."""
+HOST_LIFE_SECONDS = 600.0
+"""...for so long: twice what RFC 4787 (REQ-5) recommends that a NAT keeps its way open."""
+TOKEN_AGE_SECONDS = 240.0
+"""A request for a dial-back needs a write token that is not older."""
 PROOF_LIFE_SECONDS = 3600.0
 """Without a new stranger for so long, the proof counts no more."""
 ASK_SECONDS = 5.0
@@ -38,7 +42,7 @@ class Reach:
         self.behind_nat: bool | None = None
         """What the outside address says; None: not known."""
         self._proof: float | None = None
-        self._hosts: dict[bytes, None] = {}
+        self._hosts: dict[bytes, float] = {}
         self._asked = 0
         self._next_ask = 0.0
         self._dials = DIALS_BURST
@@ -72,18 +76,20 @@ class Reach:
         self._asked = 0
         self._next_ask = 0.0
 
-    def sent_to(self, endpoint: Endpoint) -> None:
-        """Something was sent there; what comes from there proves nothing any more."""
+    def sent_to(self, now: float, endpoint: Endpoint) -> None:
+        """Something was sent there; what comes from there proves nothing for a while."""
         hosts, host = self._hosts, endpoint[:-2]
-        if host in hosts:
-            return
-        hosts[host] = None
+        hosts.pop(host, None)
+        hosts[host] = now
         if len(hosts) > HOSTS_MAX:
             del hosts[next(iter(hosts))]
 
     def queried(self, now: float, source: Endpoint, outside: Endpoint | None) -> None:
         """A query came from there.  A neighbour on the local network proves nothing about the world outside."""
-        if source[:-2] in self._hosts or (outside is not None and is_global(outside[:-2]) > is_global(source[:-2])):
+        sent = self._hosts.get(source[:-2])
+        if (sent is not None and now - sent < HOST_LIFE_SECONDS) or (
+            outside is not None and is_global(outside[:-2]) > is_global(source[:-2])
+        ):
             return
         self._proof = now
 
