@@ -28,20 +28,25 @@ class PaperVerifier:
         return signature == self.sign(public, message)
 
 
+NAT_SECONDS = 300.0
+"""How long a NAT keeps a way open without traffic (RFC 4787, REQ-5)."""
+
+
 class Nat:
-    """A filter of `SmallWorld`: these hosts hear only addresses to which they have sent (RFC 4787,
+    """A filter of `SmallWorld`: these hosts hear only addresses to which they have sent lately (RFC 4787,
     address-dependent filtering), except on the endpoints in `forwarded`."""
 
-    def __init__(self, inside: Iterable[Endpoint], forwarded: Iterable[Endpoint] = ()) -> None:
+    def __init__(self, world: SmallWorld, inside: Iterable[Endpoint], forwarded: Iterable[Endpoint] = ()) -> None:
+        self.world = world
         self.inside = {where[:-2] for where in inside}
         self.forwarded = set(forwarded)
-        self.sent: set[tuple[bytes, bytes]] = set()
+        self.sent: dict[tuple[bytes, bytes], float] = {}
 
     def __call__(self, source: Endpoint, target: Endpoint) -> bool:
         if source[:-2] in self.inside:
-            self.sent.add((source[:-2], target[:-2]))
+            self.sent[source[:-2], target[:-2]] = self.world.now
         if target[:-2] in self.inside and target not in self.forwarded:
-            return (target[:-2], source[:-2]) in self.sent
+            return self.world.now - self.sent.get((target[:-2], source[:-2]), -NAT_SECONDS) < NAT_SECONDS
         return True
 
 
@@ -91,6 +96,12 @@ class SmallWorld:
             node.bootstrap(self.now, [boot])
         self.drain(where)
         return where
+
+    def move(self, where: Endpoint, to: Endpoint) -> None:
+        """Give the node of `where` another address; it is still known by the old one."""
+        del self._homes[self._faces[where, len(to)]]
+        self._homes[to] = where
+        self._faces[where, len(to)] = to
 
     def item(self, name: bytes, seq: int, value: bytes, salt: bytes = b"") -> MutableItem:
         public = name.ljust(32, b".")

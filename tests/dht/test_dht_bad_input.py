@@ -456,28 +456,23 @@ def test_thousands_of_contacts_are_bounded() -> None:
     """Every answer names as many contacts as fit, all nearer to the target: the look-up still ends, in bounds."""
     node, _, _, asked = looking()
     rng = Random(9)
-    target = ITEM.target
     queue = list(asked.values())
-    total_asked = now = 3.0
-    answered = 0
+    ids: dict[bytes, bytes] = {bytes(stranger.where): stranger.id for stranger, _ in queue}
+    now, answered = 3.0, 0
     while queue and answered < 3000:
         stranger, query = queue.pop()
-        near = b"".join(
-            target[:10] + rng.randbytes(10) + endpoint(f"45.{rng.randrange(256)}.{rng.randrange(256)}.1", 6881)
+        invented = [
+            (ITEM.target[:10] + rng.randbytes(10), endpoint(f"45.{rng.randrange(256)}.{rng.randrange(256)}.1", 6881))
             for _ in range(60)
-        )
-        stranger.answer(node, now, query, nodes=near, token=b"tok")
+        ]
+        ids |= {bytes(where): node_id for node_id, where in invented}
+        stranger.answer(node, now, query, nodes=b"".join(contact(*each) for each in invented), token=b"tok")
         answered += 1
         now += 0.01
         for where, data in sent(node):
-            ids = {contact.endpoint: contact.id for contact in node.tables[4].contacts()}
-            query_of = next(iter(node.client.operations.values()), None)
-            if query_of is not None:
-                ids |= {each.endpoint: each.node_id or b"" for each in query_of.queries[4].candidates}
-            liar = Stranger("45.0.0.1", ids[where])
+            liar = Stranger("45.0.0.1", ids[bytes(where)])
             liar.where = where
             queue.append((liar, data))
-        total_asked += 1
     event = finish(node, now)
     assert isinstance(event, GetFinished)
     assert answered < 500
