@@ -6,11 +6,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import Any
 
 from meshcall.core import Endpoint, endpoint
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import Event, GetFinished, Joined, PeersFinished, PutFinished
-from meshcall.dht.items import MutableItem, signing_buffer
+from meshcall.dht.items import ImmutableItem, MutableItem, signing_buffer
 from meshcall.dht.node import Dht
 
 FINAL = (GetFinished, PutFinished, PeersFinished)
@@ -191,4 +192,37 @@ def grown(count: int, seed: int = 1, warm: int = 2, **more: object) -> tuple[Sma
             world.drain(where)
             world.run(world.now + 0.05)
     world.run(world.now + 10)
+    return world, places
+
+
+def got(world: SmallWorld, where: Endpoint, public: bytes, salt: bytes = b"", **more: Any) -> GetFinished:
+    event = world.finish(where, world.nodes[where].get_mutable(world.now, public, salt, **more))
+    assert isinstance(event, GetFinished)
+    return event
+
+
+def put(world: SmallWorld, where: Endpoint, item: MutableItem | ImmutableItem, **more: Any) -> PutFinished:
+    event = world.finish(where, world.nodes[where].put(world.now, item, **more))
+    assert isinstance(event, PutFinished)
+    return event
+
+
+def events_of(world: SmallWorld, where: Endpoint, kind: type) -> list[Any]:
+    return [event for _, event in world.events[where] if isinstance(event, kind)]
+
+
+def near(world: SmallWorld, places: list[Endpoint], target: bytes) -> list[Endpoint]:
+    """The places in order of distance to the target."""
+    number = int.from_bytes(target, "big")
+    return sorted(places, key=lambda where: int.from_bytes(world.nodes[where].node_id(), "big") ^ number)
+
+
+def public_world(count: int, seed: int = 3) -> tuple[SmallWorld, list[Endpoint]]:
+    """A network on public addresses, each in a subnet of its own."""
+    world = SmallWorld(seed)
+    places = [world.add(host="45.0.0.1")]
+    for number in range(1, count):
+        world.run(world.now + 0.05)
+        places.append(world.add(host=f"45.{number}.0.1", boot=places[0]))
+    world.run(world.now + 60)
     return world, places

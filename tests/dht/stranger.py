@@ -105,3 +105,11 @@ def acquaint(node: Dht, now: float, strangers: Iterable[Stranger]) -> None:
         for target, data in sent(node):
             if target == stranger.where:
                 stranger.answer(node, now + 0.05, data)
+
+
+def serves(node: Dht, now: float) -> None:
+    """The node still answers and stores."""
+    friend = Stranger("192.0.2.77")
+    assert friend.query(node, now, b"ping")[b"r"][b"id"] == node.node_id()
+    assert friend.put(node, now, item(b"friend", int(now), b"2:ok")) == 0
+    assert friend.query(node, now, b"get", target=item(b"friend", 0, b"0:").target)[b"r"][b"v"] == b"ok"
