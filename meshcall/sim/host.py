@@ -106,15 +106,18 @@ class Host:
 
     def wake(self, now: float, _first: None, _second: None, _third: None) -> None:
         """The wake-up went off; whether the core still wants it is asked now."""
-        if now != self.armed or self.core is None:
+        core = self.core
+        if now != self.armed or core is None:
             return  # another one was armed since
         self.armed = inf
-        due = self.core.next_wake()
-        if due is not None and due <= now:
-            self.core.wake(now)
-            self.drain(now, now + TICK_SECONDS)
+        due = core.next_wake()
+        if due is None:
+            return
+        if due > now:
+            self._arm(due)
         else:
-            self.drain(now)
+            core.wake(now)
+            self.drain(now, now + TICK_SECONDS)
 
     def drain(self, now: float, soonest: float = 0.0) -> None:
         """Send, hand on, re-arm; to be called after each mutation of the core."""
@@ -134,7 +137,10 @@ class Host:
                 self.listener(now, self, event)
         due = core.next_wake()
         if due is not None and due < self.armed:
-            self.armed = due = max(due, now, soonest)
-            schedule = self.schedule
-            entry: Entry = (self.armed, next(schedule.number), self.wake, None, None, None)
-            heappush(schedule.heap, entry)
+            self._arm(max(due, now, soonest))
+
+    def _arm(self, when: float) -> None:
+        self.armed = when
+        schedule = self.schedule
+        entry: Entry = (when, next(schedule.number), self.wake, None, None, None)
+        heappush(schedule.heap, entry)

@@ -61,9 +61,9 @@ class Run:
         seed: int | None = None,
         new_core: CoreFactory = new_dht,
     ) -> None:
-        """`nodes`, `hours` and `seed` take the place of the scenario's own."""
+        """`nodes`, `hours` and `seed` take the place of the scenario's own; people multiply with the nodes."""
         self.name = name
-        self.scenario = scenario
+        self.scenario = scenario = scenario if nodes is None else scaled(scenario, nodes)
         self.nodes = scenario.nodes if nodes is None else nodes
         self.hours = scenario.hours if hours is None else hours
         self.seed = scenario.seed if seed is None else seed
@@ -280,6 +280,18 @@ def _timeline(lookups: Iterable[tuple[float, str]], seconds: float) -> list[list
         if outcome in ("newest", "older"):
             bin_[2 if outcome == "newest" else 3] += 1
     return [bins[number] for number in sorted(bins)]
+
+
+def scaled(scenario: Scenario, nodes: int) -> Scenario:
+    """The scenario for so many nodes.  A larger world has more people in it; a smaller one keeps
+    them, because figures need look-ups."""
+    factor = max(1.0, nodes / scenario.nodes)
+    people = msgspec.structs.replace(
+        scenario.people,
+        publishers=round(scenario.people.publishers * factor),
+        lookups_per_minute=scenario.people.lookups_per_minute * factor,
+    )
+    return msgspec.structs.replace(scenario, nodes=nodes, people=people)
 
 
 def resident_kib() -> int | None:
