@@ -101,7 +101,7 @@ class Assembler:
     def expire(self, now: float) -> None:
         """Give up messages whose pieces do not come."""
         while self._assemblies:
-            if now - next(iter(self._assemblies.values())).since < ASSEMBLY_SECONDS:
+            if now < next(iter(self._assemblies.values())).since + ASSEMBLY_SECONDS:
                 return
             self._drop_oldest()
 

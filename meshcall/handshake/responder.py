@@ -1,0 +1,121 @@
+"""The responder's side of a handshake: from pieces that have passed the gate to a caller who has proved an identity.
+
+The answer is kept for a while, so that a first message which comes again, or along another path, gets the
+same answer and makes no second session.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from meshcall.errors import BadPacket
+from meshcall.handshake.cookie import mac_key, with_macs
+from meshcall.handshake.dial import start_handshake
+from meshcall.handshake.gate import Gate
+from meshcall.handshake.pieces import cut
+from meshcall.handshake.replay import Times, decode_time
+from meshcall.handshake.session import Peer
+from meshcall.identity import Certificate
+from meshcall.wire.link import (
+    FORM_HYBRID,
+    FORM_SECOND,
+    Answer,
+    Offer,
+    Piece,
+    decode_offer,
+    encode_answer,
+    encode_piece,
+)
+
+if TYPE_CHECKING:
+    from meshcall.crypto.kem import Kem
+    from meshcall.crypto.suite import Suite
+    from meshcall.handshake.noise import Handshake, KeyPair
+    from meshcall.path.paths import Path
+
+ANSWERS_MAX: Final = 256
+"""Answers kept for repeating."""
+REPEATS_MAX: Final = 64
+"""How often one answer is sent: once for every path and repetition of the dial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A first message that is authentic and new."""
+
+    peer: Peer
+    handshake: Handshake
+    offer: Offer
+    index: bytes
+    """The caller's index."""
+    name: tuple[bytes, bytes]
+    """Of the message."""
+
+
+class _Kept:
+    __slots__ = ("datagrams", "sent")
+
+    def __init__(self, datagrams: list[bytes]) -> None:
+        self.datagrams = datagrams
+        self.sent = 1
+
+
+class Responder:
+    """All first messages to this device."""
+
+    def __init__(self, now: float, suite: Suite, kem: Kem | None, static: KeyPair) -> None:
+        self._suite = suite
+        self._kem = kem
+        self._static = static
+        self._form = 0 if kem is None else FORM_HYBRID
+        self.gate = Gate(now, static.public, suite, hybrid=kem is not None)
+        self._times = Times()
+        self._kept: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
+
+    def take(
+        self, now: float, unix_time: float, path: Path, datagram: bytes, piece: Piece
+    ) -> Caller | list[bytes] | None:
+        """With a message's last piece: its caller if it is new, the answer's datagrams if it was answered before.
+
+        Raises BadPacket; then `gate.reply` may hold a cookie reply.
+        """
+        message = self.gate.take(now, path, datagram, piece)
+        if message is None:
+            return None
+        name = piece.message_id, piece.index
+        kept = self._kept.get(name)
+        if kept is not None:
+            if kept.sent >= REPEATS_MAX:
+                raise BadPacket("first message again")
+            kept.sent += 1
+            return kept.datagrams
+        handshake = start_handshake(
+            self._suite, self._kem, self._static, piece.index, hybrid=self._kem is not None, remote_static=None
+        )
+        payload = handshake.read(message)
+        if payload is None or handshake.remote_static is None:
+            raise BadPacket("first message forged")
+        offer = decode_offer(payload)
+        certificate = Certificate.decode(handshake.remote_static + offer.certificate)
+        if not check_identity(self._suite, offer.identity, certificate, unix_time):
+            raise BadPacket("first message certificate")
+        if not self._times.accept(handshake.remote_static, decode_time(offer.time), unix_time):
+            raise BadPacket("first message replayed")
+        return Caller(Peer(offer.identity, certificate), handshake, offer, piece.index, name)
+
+    def answer(self, caller: Caller, answer: Answer) -> list[bytes]:
+        """The datagrams of the second message.  Raises BadPacket where the caller's keys are none."""
+        message = caller.handshake.write(encode_answer(answer))
+        key = mac_key(caller.peer.certificate.static)
+        pieces = cut(message, self._form | FORM_SECOND, caller.index)
+        kept = self._kept[caller.name] = _Kept([with_macs(encode_piece(piece), key, None) for piece in pieces])
+        if len(self._kept) > ANSWERS_MAX:
+            self._kept.popitem(last=False)
+        return kept.datagrams
+
+
+def check_identity(suite: Suite, identity: bytes, certificate: Certificate, unix_time: float) -> bool:
+    """Whether an identity is one, and vouches for the device."""
+    return suite.is_identity_key(identity) and certificate.is_valid(suite, identity, unix_time)
