@@ -1,0 +1,229 @@
+"""What is known of one path: round trip, loss, when something was heard, whether it is alive.
+
+Two clocks tell that a path is dead: probes without an answer, and silence where a stream was heard
+before.  The first suspicion only makes frames go out twice; leaving needs more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from meshcall.path.paths import Path
+
+RTT_UNKNOWN_SECONDS = 1.0
+"""How long the first answer may take."""
+RTT_MARGIN_LEAST_SECONDS = 0.03
+RTT_TIMEOUT_MOST_SECONDS = 2.0
+STREAM_FRAMES_LEAST = 5
+"""Frames heard in a row before silence means something."""
+STREAM_GAP_MOST_SECONDS = 0.12
+"""A stream is what comes more often than this."""
+SILENCE_LEAST_SECONDS = 0.08
+SILENCE_MOST_SECONDS = 0.24
+SILENCE_DEVIATIONS = 6
+MISSED_SILENT = 2
+"""Probes unanswered in a row, and nothing else heard meanwhile, before a path is silent ..."""
+MISSED_ONE_WAY = 4
+"""... and where something is still heard: what we send does not get through."""
+OUTSTANDING_MAX = 16
+LOSS_WEIGHT = 1 / 8
+REPORT_LIFE_SECONDS = 2.0
+
+
+class State(IntEnum):
+    """From bad to good."""
+
+    SILENT = 0
+    NEW = 1
+    """Heard of, or from; not proved."""
+    SUSPECT = 2
+    LIVE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One path as the choice sees it."""
+
+    path: Path
+    state: State
+    rtt: float | None = None
+    """Smoothed, seconds; None: not measured."""
+    loss: float = 0.0
+
+
+class Health:
+    """The measurements of one path; `now` in monotonic seconds throughout."""
+
+    __slots__ = (
+        "_deviation", "_gap", "_missed", "_missed_since", "_outstanding", "_report", "_report_at", "_rttvar",
+        "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "loss", "observed", "path",
+        "probed_at", "rtt", "sent_at", "since", "socket", "tries", "verified",
+    )  # fmt: skip
+
+    def __init__(self, now: float, path: Path, socket: int = 0) -> None:
+        self.path = path
+        self.socket = socket
+        """Which of our sockets the NAT on our side let it in by; 0: the main one."""
+        self.since = now
+        self.verified = False
+        """The other end has answered a nonce that was sent on this path."""
+        self.is_lost = False
+        self.rtt: float | None = None
+        """Smoothed, seconds (RFC 6298)."""
+        self.loss = 0.0
+        """Share of probes without an answer, smoothed."""
+        self.heard_at: float | None = None
+        self.frame_at: float | None = None
+        self.sent_at = now
+        self.probed_at: float | None = None
+        self.tries = 0
+        """Probes since it was last proved."""
+        self.credit = 0
+        """Frames that may be sent on it before it is proved: as many as came by it."""
+        self.observed: bytes | None = None
+        """Our own endpoint, as the other end saw it last on this path."""
+        self._rttvar = 0.0
+        self._missed = 0
+        self._missed_since = now
+        self._outstanding: dict[bytes, float] = {}
+        self._gap = self._deviation = 0.0
+        self._stream = 0
+        self._suspect_until = 0.0
+        self._report = 0.0
+        self._report_at = -REPORT_LIFE_SECONDS
+
+    # What happens
+
+    def probed(self, now: float, nonce: bytes) -> None:
+        """A probe was sent."""
+        self.probed_at = self.sent_at = now
+        self.tries += 1
+        if len(self._outstanding) < OUTSTANDING_MAX:
+            self._outstanding[nonce] = now
+
+    def skipped(self, now: float) -> None:
+        """A probe was due, but the budget did not allow it."""
+        self.probed_at = now
+        self.tries += 1
+
+    def answered(self, now: float, nonce: bytes, rtt: float) -> None:
+        """The answer to a probe came back by this path, `rtt` seconds after it was sent."""
+        self.verified = True
+        self.is_lost = False
+        self.tries = self._missed = 0
+        self._suspect_until = 0.0
+        self.heard_at = now
+        in_time = self._outstanding.pop(nonce, None) is not None
+        self.loss *= 1 - LOSS_WEIGHT * in_time
+        # an answer means: whatever was asked before it and is still open is no sign of death
+        for older in [each for each, sent in self._outstanding.items() if sent <= now - rtt]:
+            del self._outstanding[older]
+        if self.rtt is None:
+            self.rtt, self._rttvar = rtt, rtt / 4
+        else:
+            self._rttvar += (abs(rtt - self.rtt) - self._rttvar) / 4
+            self.rtt += (rtt - self.rtt) / 8
+        if self._is_quiet(now):
+            self._stream = 0  # it works, so the other side has stopped its stream or sends it elsewhere
+
+    def heard(self, now: float, is_frame: bool) -> None:
+        """Something authentic came by this path; `is_frame`: not the path layer's own."""
+        self.heard_at = now
+        if not is_frame:
+            return
+        if self.frame_at is not None:
+            gap = now - self.frame_at
+            if gap > STREAM_GAP_MOST_SECONDS:
+                self._stream = 0
+            elif self._stream:
+                self._deviation += (abs(gap - self._gap) - self._deviation) / 8
+                self._gap += (gap - self._gap) / 8
+            else:
+                self._gap, self._deviation = gap, gap / 4
+        self._stream += 1
+        self.frame_at = now
+
+    def doubt(self, until: float) -> None:
+        """The other side says that it hears nothing."""
+        self._suspect_until = max(self._suspect_until, until)
+
+    def report(self, now: float, loss: float) -> None:
+        """The share of frames lost on the way out, 0 to 1, as the other side counted them."""
+        self._report, self._report_at = loss, now
+
+    def kill(self) -> None:
+        """The system says that nothing can be sent there."""
+        self.is_lost = True
+        self._outstanding.clear()
+
+    def check(self, now: float) -> None:
+        """Count the probes whose time is up."""
+        timeout = self.timeout()
+        for nonce, sent in list(self._outstanding.items()):
+            if now - sent < timeout - 1e-9:
+                break
+            del self._outstanding[nonce]
+            if not self._missed:
+                self._missed_since = sent
+            self._missed += 1
+            self.loss += (1 - self.loss) * LOSS_WEIGHT
+        unheard = self.heard_at is None or self.heard_at < self._missed_since
+        if self._missed >= (MISSED_SILENT if unheard else MISSED_ONE_WAY):
+            self.is_lost = True
+
+    # What follows
+
+    def timeout(self) -> float:
+        """How long an answer may take, in seconds."""
+        if self.rtt is None:
+            return RTT_UNKNOWN_SECONDS
+        return min(self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS), RTT_TIMEOUT_MOST_SECONDS)
+
+    def silence(self) -> float | None:
+        """After how many seconds without a frame something is wrong; None: no stream is expected."""
+        if self._stream < STREAM_FRAMES_LEAST:
+            return None
+        limit = self._gap + max(SILENCE_DEVIATIONS * self._deviation, 3 * self._gap)
+        return min(max(limit, SILENCE_LEAST_SECONDS), SILENCE_MOST_SECONDS)
+
+    def has_stream(self, now: float) -> bool:
+        """Whether frames come steadily by this path."""
+        return self._stream >= STREAM_FRAMES_LEAST and not self._is_quiet(now)
+
+    def is_deaf(self, now: float) -> bool:
+        """Whether a stream was heard here, and has stopped."""
+        return self._is_quiet(now)
+
+    def state(self, now: float) -> State:
+        """How good it is now."""
+        if self.is_lost:
+            return State.SILENT
+        if not self.verified:
+            return State.NEW
+        if self._missed or now < self._suspect_until or self._is_quiet(now):
+            return State.SUSPECT
+        return State.LIVE
+
+    def measured(self, now: float) -> Measured:
+        """The snapshot that the choice is made from."""
+        return Measured(self.path, self.state(now), self.rtt, self.frame_loss(now))
+
+    def frame_loss(self, now: float) -> float:
+        """The worse of what probes and what the other side's reports say, 0 to 1."""
+        return max(self.loss, self._report) if now - self._report_at < REPORT_LIFE_SECONDS else self.loss
+
+    def next_check(self, now: float) -> float | None:
+        """When `check` or the silence has something new to say."""
+        due = None
+        if self._outstanding:
+            due = next(iter(self._outstanding.values())) + self.timeout()
+        silence = self.silence()
+        if silence is not None and self.frame_at is not None and not self._is_quiet(now):
+            end = self.frame_at + silence
+            due = end if due is None else min(due, end)
+        return due
+
+    def _is_quiet(self, now: float) -> bool:
+        silence = self.silence()
+        return silence is not None and self.frame_at is not None and now - self.frame_at >= silence - 1e-9

@@ -1,0 +1,163 @@
+"""Plans for opening a direct path through NATs: pure functions from values to timed packets.
+
+Both sides begin at the same moment, which the relayed session lets them agree on without a clock in
+common.  Guessing the ports of a sequential NAT and birthday probing of a random one are bounded in
+packets, in rate and in time.  Random against random is hopeless and never tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.path.candidates import is_private, may_probe, seen_alike
+from meshcall.wire.path import Candidate, Candidates, Kind, Mapping, Ports
+
+if TYPE_CHECKING:
+    from random import Random
+
+LOW_TTL_HOPS = 5
+"""Time to live of a packet that shall open our own NATs and not reach the other side's."""
+EARLY_LEAST_SECONDS = 0.005
+"""With less time than this before the common moment no low-TTL packet is sent."""
+RETRY_SECONDS = (0.0, 0.04, 0.12, 0.28, 0.6, 1.2, 2.4)
+"""After the common moment, for every candidate: the first of these opens, the later ones make up for loss."""
+
+GUESS_PORTS = 48
+"""Ports of a sequential NAT that are tried, from the next one on."""
+GUESS_SECONDS = 0.002
+"""Between two guesses."""
+
+BIRTHDAY_SOCKETS = 256
+"""Opened by the side whose NAT gives random ports, each with one packet to the other side's one port."""
+SOCKET_SECONDS = 0.001
+"""Between two of those packets."""
+BIRTHDAY_PROBES = 1280
+"""Sent by the other side to ports drawn without repetition: 99.4 % to meet one of 256 among 64,512."""
+PROBE_SECONDS = 0.0025
+"""Between two of those probes: 400 packets a second, for 3.2 s at most."""
+BIRTHDAY_AFTER_SECONDS = 0.06
+"""And one round trip: what ordinary punching gets before birthday probing begins."""
+SPRAY_AFTER_SECONDS = 0.1
+"""The side that sprays lets the sockets be opened first."""
+SOCKETS_LIFE_SECONDS = 4.5
+"""Extra sockets that found nothing are closed so long after the first was opened."""
+
+
+class Step(NamedTuple):
+    """One packet of a plan."""
+
+    at: float
+    """When, in seconds of `now`."""
+    endpoint: Endpoint
+    socket: int = 0
+    """0: the main socket; 1 to BIRTHDAY_SOCKETS: an extra one."""
+    low_ttl: bool = False
+    birthday: bool = False
+
+
+class Tactic(Enum):
+    """What is done beside probing the candidates."""
+
+    NONE = "none"
+    GUESS = "guess ports"
+    OPEN = "open sockets"
+    SPRAY = "spray"
+
+
+_EASY = (Mapping.UNKNOWN, Mapping.NONE, Mapping.INDEPENDENT)
+
+
+def tactic(mine: Mapping, theirs: Mapping) -> Tactic:
+    """Who does what, by how the two NATs give ports; each side finds its part by the same table."""
+    if theirs is Mapping.SEQUENTIAL and mine is not Mapping.RANDOM:
+        return Tactic.GUESS
+    if theirs is Mapping.RANDOM and mine in _EASY:
+        return Tactic.SPRAY
+    if mine is Mapping.RANDOM and theirs in _EASY:
+        return Tactic.OPEN
+    return Tactic.NONE
+
+
+def is_hopeless(mine: Mapping, theirs: Mapping) -> bool:
+    """Whether a probe to the peer's observed endpoint cannot be answered: both draw a new port for it."""
+    return mine is Mapping.RANDOM and theirs in (Mapping.RANDOM, Mapping.SEQUENTIAL)
+
+
+def probeable(peer: Candidates, local: Sequence[Candidate], mine: Mapping) -> list[Endpoint]:
+    """The peer's addresses that probes go to, given our own candidates and the mapping of our NAT."""
+    own = [each.endpoint for each in local if each.kind is Kind.HOST]
+    same = seen_alike(local, peer.candidates)
+    hopeless = is_hopeless(mine, peer.ports.mapping) or is_hopeless(peer.ports.mapping, mine)
+    return [
+        each.endpoint
+        for each in peer.candidates
+        if each.kind < Kind.RELAY_UDP
+        and not (hopeless and each.kind is Kind.OBSERVED)
+        and each.endpoint not in own
+        and may_probe(each.endpoint, own, same)
+    ]
+
+
+def hard_target(peer: Candidates, local: Sequence[Candidate]) -> Endpoint | None:
+    """Where the peer's NAT is seen; None: guessing ports there is not allowed or makes no sense."""
+    address = peer.ports.address
+    if seen_alike(local, peer.candidates):
+        return None  # whoever shares our NAT is reached inside it or not at all
+    for each in peer.candidates:
+        seen = each.kind is Kind.OBSERVED and len(each.endpoint) == ENDPOINT_V4_BYTES
+        if seen and address in (b"", each.endpoint[:-2]) and not is_private(each.endpoint):
+            return each.endpoint
+    return None
+
+
+def common_moment(now: float, sent_at: float, rtt: float) -> float:
+    """When to begin, on having the other side's candidates: not before it can have ours.
+
+    `sent_at`: when ours were sent; `rtt` of the session, seconds.  The side that was second with its
+    message waits half a round trip; the first begins on receipt, at the same moment.
+    """
+    return max(now, sent_at + rtt / 2)
+
+
+def ordinary(now: float, go: float, endpoints: Sequence[Endpoint]) -> list[Step]:
+    """Probes to the candidates: one early with a low TTL, the others from the common moment on.
+
+    Private addresses have no NAT in between and do not wait.
+    """
+    steps = []
+    for endpoint in endpoints:
+        start = now if is_private(endpoint) else go
+        if start - now >= EARLY_LEAST_SECONDS:
+            steps.append(Step(now, endpoint, low_ttl=True))
+        steps += [Step(start + pause, endpoint) for pause in RETRY_SECONDS]
+    return sorted(steps)
+
+
+def guesses(go: float, ports: Ports, count: int = GUESS_PORTS) -> list[Step]:
+    """Probes to the next ports of a sequential NAT, the likeliest first."""
+    found = range(ports.next_port, ports.next_port + count * ports.step, ports.step)
+    return [
+        Step(go + GUESS_SECONDS * number, Endpoint(ports.address + port.to_bytes(2, "big")))
+        for number, port in enumerate(port for port in found if 1024 <= port <= 65535)
+    ]
+
+
+def opened(start: float, endpoint: Endpoint, count: int = BIRTHDAY_SOCKETS) -> list[Step]:
+    """One packet from each extra socket, so that as many ports of our NAT stand open for the peer's one.
+
+    They need not arrive, so they go with a low TTL; where the platform has none they do no harm.
+    """
+    return [Step(start + SOCKET_SECONDS * n, endpoint, n + 1, low_ttl=True, birthday=True) for n in range(count)]
+
+
+def spray(start: float, ports: Ports, rng: Random, count: int = BIRTHDAY_PROBES) -> list[Step]:
+    """Probes to random ports of the range that the peer's NAT draws from."""
+    choices = range(max(ports.low, 1024), ports.high + 1)
+    drawn = rng.sample(choices, min(count, len(choices)))
+    return [
+        Step(start + PROBE_SECONDS * n, Endpoint(ports.address + port.to_bytes(2, "big")), birthday=True)
+        for n, port in enumerate(drawn)
+    ]

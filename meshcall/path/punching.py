@@ -1,0 +1,117 @@
+"""The hole punching of one link: the plans of `punch` put together, in order of time, within the budget."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from meshcall.core import Endpoint
+from meshcall.path.budget import ProbeBudget
+from meshcall.path.punch import (
+    BIRTHDAY_AFTER_SECONDS,
+    SOCKETS_LIFE_SECONDS,
+    SPRAY_AFTER_SECONDS,
+    Step,
+    Tactic,
+    guesses,
+    opened,
+    ordinary,
+    spray,
+    tactic,
+)
+from meshcall.wire.path import Ports
+
+if TYPE_CHECKING:
+    from random import Random
+
+BIRTHDAY_PAUSE_SECONDS = 60.0
+"""Between two birthday probings of one link ..."""
+BIRTHDAYS_MAX = 3
+"""... of which there are so many until the network changes."""
+GRACE_SECONDS = 0.3
+"""A direct path works: what is due within this may still find a better one, the rest is dropped."""
+STEPS_MAX = 2048
+"""Packets planned at once."""
+
+
+class Punching:
+    """A queue of planned packets."""
+
+    __slots__ = ("_birthday_at", "_birthdays", "_budget", "_rng", "_steps", "sockets_until", "tactic")
+
+    def __init__(self, rng: Random, budget: ProbeBudget) -> None:
+        self.tactic = Tactic.NONE
+        self.sockets_until: float | None = None
+        """When extra sockets are to be closed; None: there are none."""
+        self._rng = rng
+        self._budget = budget
+        self._steps: list[Step] = []
+        self._birthdays = 0
+        self._birthday_at: float | None = None
+
+    def begin(
+        self,
+        now: float,
+        go: float,
+        rtt: float,
+        endpoints: Sequence[Endpoint],
+        mine: Ports,
+        theirs: Ports,
+        target: Endpoint | None,
+    ) -> None:
+        """Plan anew: `endpoints` are what is probed; `target` is where the peer's NAT is seen, None for nothing hard.
+
+        `go` is the common moment, `rtt` the session's round trip in seconds.
+        """
+        steps = ordinary(now, go, endpoints)
+        chosen = Tactic.NONE if target is None else tactic(mine.mapping, theirs.mapping)
+        if chosen is Tactic.GUESS:
+            steps += guesses(go, theirs)
+        elif chosen is not Tactic.NONE:
+            if not self._may_birthday(now):
+                chosen = Tactic.NONE
+            else:
+                self._birthdays += 1
+                self._birthday_at = now
+                start = go + rtt + BIRTHDAY_AFTER_SECONDS
+                if chosen is Tactic.OPEN:
+                    assert target is not None
+                    steps += opened(start, target)
+                    self.sockets_until = start + SOCKETS_LIFE_SECONDS
+                else:
+                    steps += spray(start + SPRAY_AFTER_SECONDS, theirs, self._rng)
+        # a birthday that is under way goes on when the peer only says something new
+        under_way = [step for step in self._steps if step.birthday]
+        self._steps = sorted(steps + under_way)[:STEPS_MAX]
+        if chosen is not Tactic.NONE or not under_way:
+            self.tactic = chosen
+
+    def found(self, now: float) -> None:
+        """A direct path works."""
+        self._steps = [step for step in self._steps if not step.birthday and step.at < now + GRACE_SECONDS]
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._steps.clear()
+
+    def network_changed(self) -> None:
+        """All that was planned or counted was for another network."""
+        self._steps.clear()
+        self._birthdays, self._birthday_at = 0, None
+
+    def due(self, now: float) -> Iterator[Step]:
+        """The packets whose time has come and that the budget allows."""
+        while self._steps and self._steps[0].at <= now:
+            step = heapq.heappop(self._steps)  # a sorted list is a heap
+            if self._budget.take(now, step.endpoint, birthday=step.birthday):
+                yield step
+
+    def next_at(self) -> float | None:
+        """When the next packet is due."""
+        return self._steps[0].at if self._steps else None
+
+    def _may_birthday(self, now: float) -> bool:
+        if self._birthdays >= BIRTHDAYS_MAX:
+            return False
+        return self._birthday_at is None or now - self._birthday_at >= BIRTHDAY_PAUSE_SECONDS
