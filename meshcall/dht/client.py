@@ -48,6 +48,10 @@ DEAF_REQUESTS = 8
 """So many lost requests without an answer in between: everybody we know may be gone, not only our line."""
 ASK_TRIES_MAX = 2
 """Times that a look-up asks the same node."""
+LOOKUP_REQUESTS_MAX = 256
+"""Requests of one look-up (20 are common, 60 where most nodes are dead)..."""
+LOOKUP_SECONDS_MAX = 30.0
+"""...and its time; after them it ends on what it has.  Else ever nearer contacts that answer late could hold it up."""
 NEAR_FACTOR = 1.5
 """A node within the expected distance of the (1.5 k)-th probably belongs to the result."""
 SILENT_SECONDS = 60.0
@@ -151,6 +155,9 @@ class Client:
     def _advance(self, now: float, operation: Operation) -> None:
         """Ask whom there is to ask; finish if all has been answered."""
         done = True
+        if operation.requests >= LOOKUP_REQUESTS_MAX or now - operation.started > LOOKUP_SECONDS_MAX:
+            self._looked_up(now, operation)
+            return
         for family, query in operation.queries.items():
             chosen = query.take()
             if query.finished and query.may_be_widened:
@@ -319,18 +326,20 @@ class Client:
             contact.seen = now
             contact.failures = 0
 
-    def _hear(self, family: int, source: Endpoint, contacts: list[tuple[bytes, bytes]]) -> list[tuple[bytes, Endpoint]]:
+    def _hear(
+        self, family: int, source: Endpoint, contacts: list[tuple[bytes, Endpoint]]
+    ) -> list[tuple[bytes, Endpoint]]:
         """Contacts that a node named: usable ones find a place in the table if there is room."""
         table = self._tables[family]
         private = not is_global(source[:-2])
         own = table.node.id
-        usable = [
-            (node_id, Endpoint(where))
-            for node_id, where in contacts[:CONTACTS_PER_ANSWER_MAX]
-            if node_id != own and is_usable(Endpoint(where)) and (private or is_global(where[:-2]))
-        ]
-        for node_id, endpoint in usable:
-            table.hear(node_id, endpoint)
+        usable = []
+        for node_id, where in contacts[:CONTACTS_PER_ANSWER_MAX]:
+            if where not in table.by_endpoint:
+                if node_id == own or not is_usable(where) or not (private or is_global(where[:-2])):
+                    continue
+                table.hear(node_id, where)
+            usable.append((node_id, where))
         return usable
 
     def _candidate_answered(
