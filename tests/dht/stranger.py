@@ -8,6 +8,7 @@ from typing import Any
 
 from meshcall.core import Endpoint, endpoint
 from meshcall.dht.config import DhtConfig
+from meshcall.dht.events import GetFinished, PeersFinished, PutFinished
 from meshcall.dht.items import MutableItem, signing_buffer
 from meshcall.dht.node import Dht
 from meshcall.wire import krpc
@@ -39,6 +40,12 @@ def item(name: bytes, seq: int, value: bytes, salt: bytes = b"") -> MutableItem:
 def contact(node_id: bytes, where: Endpoint) -> bytes:
     """A contact as it travels in `nodes`."""
     return node_id + where
+
+
+ITEM = item(b"alice", 5, b"5:hello")
+"""What most of these tests are about."""
+GOOD = {"v": b"hello", "seq": 5, "sig": ITEM.signature, "k": ITEM.public, "token": b"tok"}
+"""A good answer about it."""
 
 
 class Stranger:
@@ -113,3 +120,27 @@ def serves(node: Dht, now: float) -> None:
     assert friend.query(node, now, b"ping")[b"r"][b"id"] == node.node_id()
     assert friend.put(node, now, item(b"friend", int(now), b"2:ok")) == 0
     assert friend.query(node, now, b"get", target=item(b"friend", 0, b"0:").target)[b"r"][b"v"] == b"ok"
+
+
+def looking(strangers: int = 3) -> tuple[Dht, list[Stranger], int, dict[bytes, tuple[Stranger, bytes]]]:
+    """A node in a look-up of ITEM, who was asked, and the query each has got."""
+    node = core()
+    known = [Stranger(f"198.51.{n}.1") for n in range(strangers)]
+    acquaint(node, 2.0, known)
+    node.events.clear()
+    operation = node.get_mutable(3.0, ITEM.public)
+    by_place = {stranger.where: stranger for stranger in known}
+    return node, known, operation, {bytes(target): (by_place[target], data) for target, data in sent(node)}
+
+
+def finish(node: Dht, now: float = 3.0) -> GetFinished | PutFinished | PeersFinished:
+    """Let time pass until the only operation is over."""
+    for _ in range(500):
+        for event in node.events:
+            if isinstance(event, GetFinished | PutFinished | PeersFinished):
+                return event
+        wake = node.next_wake()
+        assert wake is not None
+        now = max(now, wake)
+        node.wake(now)
+    raise AssertionError("the operation does not end")

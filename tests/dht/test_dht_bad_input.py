@@ -10,15 +10,25 @@ from typing import Any
 import pytest
 
 from meshcall.core import endpoint
-from meshcall.dht.events import GetFinished, ItemFound, PeersFinished, PutFinished
+from meshcall.dht.events import GetFinished, ItemFound, PutFinished
 from meshcall.dht.node import Dht
 from meshcall.wire import krpc
 from meshcall.wire.bencode import decode, encode
-from tests.dht.small_world import grown
-from tests.dht.stranger import Stranger, acquaint, code_of, contact, core, item, sent, serves
+from tests.dht.stranger import (
+    GOOD,
+    ITEM,
+    Stranger,
+    acquaint,
+    code_of,
+    core,
+    finish,
+    item,
+    looking,
+    sent,
+    serves,
+)
 
 ALICE = "198.51.100.7"
-ITEM = item(b"alice", 5, b"5:hello")
 
 
 def total(node: Dht) -> int:
@@ -262,33 +272,6 @@ def test_counters_have_names_of_ours_only() -> None:
 # Answers
 
 
-def looking(strangers: int = 3) -> tuple[Dht, list[Stranger], int, dict[bytes, tuple[Stranger, bytes]]]:
-    """A node in a look-up of ITEM, who was asked, and the query each has got."""
-    node = core()
-    known = [Stranger(f"198.51.{n}.1") for n in range(strangers)]
-    acquaint(node, 2.0, known)
-    node.events.clear()
-    operation = node.get_mutable(3.0, ITEM.public)
-    by_place = {stranger.where: stranger for stranger in known}
-    return node, known, operation, {bytes(target): (by_place[target], data) for target, data in sent(node)}
-
-
-def finish(node: Dht, now: float = 3.0) -> GetFinished | PutFinished | PeersFinished:
-    """Let time pass until the only operation is over."""
-    for _ in range(500):
-        for event in node.events:
-            if isinstance(event, GetFinished | PutFinished | PeersFinished):
-                return event
-        wake = node.next_wake()
-        assert wake is not None
-        now = max(now, wake)
-        node.wake(now)
-    raise AssertionError("the operation does not end")
-
-
-GOOD = {"v": b"hello", "seq": 5, "sig": ITEM.signature, "k": ITEM.public, "token": b"tok"}
-
-
 def test_a_good_answer_is_taken() -> None:
     node, _, operation, asked = looking()
     for stranger, query in asked.values():
@@ -415,71 +398,3 @@ def test_odd_answers_to_look_ups_and_writes_raise_nothing(answer: dict[bytes, An
     event = finish(node)
     assert isinstance(event, PutFinished)
     assert all(0 <= code < 1000 for code in event.errors)
-
-
-# Poisoned contacts
-
-
-def test_contacts_that_cannot_be_are_neither_kept_nor_asked() -> None:
-    node, known, _, asked = looking()
-    impossible = [
-        contact(b"\x01" * 20, endpoint(host, 6881))
-        for host in ("10.0.0.1", "192.168.1.1", "127.0.0.1", "0.0.0.1", "224.0.0.9", "100.64.0.1", "169.254.1.1")
-    ]
-    impossible.append(b"\x02" * 20 + bytes([198, 51, 100, 1, 0, 0]))  # port 0
-    impossible.append(contact(node.node_id(), endpoint("198.51.100.99", 6881)))
-    for stranger, query in asked.values():
-        stranger.answer(node, 3.1, query, nodes=b"".join(impossible), token=b"tok")
-    finish(node)
-    assert not {bytes(target) for target, _ in sent(node)} - {bytes(stranger.where) for stranger in known}
-    assert {contact.endpoint for contact in node.tables[4].contacts()} == {stranger.where for stranger in known}
-
-
-def test_thousands_of_contacts_are_bounded() -> None:
-    """Every answer names as many contacts as fit, all nearer to the target: the look-up still ends, in bounds."""
-    node, _, _, asked = looking()
-    rng = Random(9)
-    queue = list(asked.values())
-    ids: dict[bytes, bytes] = {bytes(stranger.where): stranger.id for stranger, _ in queue}
-    now, answered = 3.0, 0
-    while queue and answered < 3000:
-        stranger, query = queue.pop()
-        invented = [
-            (ITEM.target[:10] + rng.randbytes(10), endpoint(f"45.{rng.randrange(256)}.{rng.randrange(256)}.1", 6881))
-            for _ in range(60)
-        ]
-        ids |= {bytes(where): node_id for node_id, where in invented}
-        stranger.answer(node, now, query, nodes=b"".join(contact(*each) for each in invented), token=b"tok")
-        answered += 1
-        now += 0.01
-        for where, data in sent(node):
-            liar = Stranger("45.0.0.1", ids[bytes(where)])
-            liar.where = where
-            queue.append((liar, data))
-    event = finish(node, now)
-    assert isinstance(event, GetFinished)
-    assert answered < 500
-    assert node.tables[4].size <= 2000
-
-
-@pytest.mark.parametrize("liars", [1, 2])
-def test_a_record_is_found_although_neighbours_name_invented_contacts(liars: int) -> None:
-    """They are as near to the target as can be, and nobody is there."""
-    world, places = grown(60, seed=5, warm=1)
-    stored = world.item(b"bob", 3, b"5:there")
-    assert isinstance(world.finish(places[3], world.nodes[places[3]].put(world.now, stored)), PutFinished)
-    by_distance = sorted(
-        places,
-        key=lambda where: int.from_bytes(world.nodes[where].node_id(), "big") ^ int.from_bytes(stored.target, "big"),
-    )
-    rng = Random(liars)
-    for liar in by_distance[9 : 9 + liars]:
-        invented = b"".join(
-            stored.target[:18] + rng.randbytes(2) + endpoint(f"10.9.{n}.{liars}", 6881) for n in range(20)
-        )
-        server = world.nodes[liar].server
-        server._near = lambda target, family, arguments, _lie=invented: {b"nodes": _lie}  # type: ignore[method-assign]
-    asker = by_distance[-1]
-    event = world.finish(asker, world.nodes[asker].get_mutable(world.now, stored.public))
-    assert isinstance(event, GetFinished)
-    assert event.item == stored
