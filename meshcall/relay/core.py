@@ -234,12 +234,12 @@ class RelayCore:
         if len(frame.payload) < wire.COOKIE_BYTES:
             self.counters["opened with too little"] += 1
             return None
+        if not proven and len(lease.flows) - lease.established >= FORWARD_UNPROVEN_MAX:
+            self._challenge_caller(now, lease, source, len(frame.payload) + wire.HEAD_BYTES, None)
+            return None
         status = self._flow_refusal(now, lease, source_of(endpoint_of_place(source)), proven=proven)
         if status is not None:
             self._tell_state(now, source, frame, status)
-            return None
-        if not proven and len(lease.flows) - lease.established >= FORWARD_UNPROVEN_MAX:
-            self._challenge_caller(now, lease, source, len(frame.payload) + wire.HEAD_BYTES, None)
             return None
         flow_id = self._suite.random(wire.ID_BYTES)
         while flow_id in self.tables.flows or not any(flow_id):

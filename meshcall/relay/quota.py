@@ -13,12 +13,15 @@ ELAPSED_SECONDS_MAX = 1.0
 """A longer pause refills no more than this."""
 BURST_SECONDS = 0.25
 """What a lease or sender can save up."""
-UPLINK_BURST_SECONDS = 0.2
+UPLINK_BURST_SECONDS = 0.5
 LOAD_SECONDS = 1.0
 """The load is a moving average over about so long."""
 SQUEEZE_BELOW = 0.5
 RELAX_ABOVE = 0.9
 """Leases are held to a fair share from when this share of the uplink's burst is left until that is left again."""
+SQUEEZED_BUDGET = 0.85
+"""Share of the budget that all leases get together meanwhile, so that the uplink recovers."""
+SQUEEZED_BURST_SECONDS = 0.1
 PACKET_OVERHEAD_BYTES = 28
 """IPv4 and UDP headers, counted for every packet."""
 
@@ -127,8 +130,8 @@ class Quotas:
             if source.left < source.burst:
                 source.refill(int(source.rate * gained))
         if uplink.left < uplink.burst * SQUEEZE_BELOW:
-            self.fair_share = _fair_share(uplink.rate, demands)
-            ceiling = int(self.fair_share * BURST_SECONDS)
+            self.fair_share = _fair_share(int(uplink.rate * SQUEEZED_BUDGET), demands)
+            ceiling = int(self.fair_share * SQUEEZED_BURST_SECONDS)
             for lease in list(self._leases):
                 lease.cut(ceiling)
         elif uplink.left > uplink.burst * RELAX_ABOVE:
