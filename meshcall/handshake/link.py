@@ -38,6 +38,9 @@ SILENCE_EXTRA_SECONDS: Final = 15.0
 """A link that has heard nothing for two keep-alive times and this is over."""
 PINNED_SILENCE_SECONDS: Final = 1.0
 """A chosen path that was silent for so long is left for one on which the other side is heard."""
+ASK_AGAIN_SECONDS: Final = 1.0
+ASK_AGAIN_SECONDS_MAX: Final = 4.0
+"""A keep-alive that is not answered is repeated after this time, doubled each time."""
 HEARD_MAX: Final = 16
 """Paths remembered as heard."""
 
@@ -72,9 +75,11 @@ class Link:
         self._pinned = False
         self._heard: dict[Path, float] = {}
         self._keep_alive = keep_alive
+        self._last_sent = now
+        self._ask_at = now + keep_alive
+        self._ask_pause = ASK_AGAIN_SECONDS
         self._silence = 2 * keep_alive + SILENCE_EXTRA_SECONDS
         self._made_at = now
-        self._last_sent = now
         self._last_heard = now
 
     def __repr__(self) -> str:
@@ -110,6 +115,7 @@ class Link:
     def send(self, now: float, kind: int, payload: bytes, path: Path | None = None) -> None:
         """Seal and send one packet."""
         self._last_sent = now
+        self._ask_at = now + self._keep_alive
         self._outbox.append((path or self.path, self.session.seal(now, kind, payload)))
         self.over = self.over or self.session.dead
 
@@ -125,6 +131,8 @@ class Link:
             return
         kind, payload = opened
         self._last_heard = now
+        self._ask_pause = ASK_AGAIN_SECONDS
+        self._ask_at = self._last_sent + self._keep_alive
         self._hear(now, path)
         if not self._established:
             self.path = path
@@ -156,8 +164,10 @@ class Link:
         if self.over is None:
             self.stream.wake(now)
             self._flush(now)
-            if not self.incoming and now >= self._last_sent + self._keep_alive:
+            if not self.incoming and now >= self._ask_at:
                 self.send(now, INNER_KEEP_ALIVE, b"")
+                self._ask_at = now + self._ask_pause
+                self._ask_pause = min(2 * self._ask_pause, ASK_AGAIN_SECONDS_MAX)
 
     def next_wake(self) -> float:
         """When `wake` wants to be called."""
@@ -165,7 +175,7 @@ class Link:
             return self._made_at + CONFIRM_LIMIT_SECONDS
         soonest = min(self.session.next_wake(), self._last_heard + self._silence)
         if not self.incoming:
-            soonest = min(soonest, self._last_sent + self._keep_alive)
+            soonest = min(soonest, self._ask_at)
         overdue = self.stream.next_wake()
         return soonest if overdue is None else min(soonest, overdue)
 
@@ -198,7 +208,6 @@ class Link:
     def _flush(self, now: float) -> None:
         """What session and stream want to say."""
         if self.session.outbox:
-            self._last_sent = now
             self._outbox.extend((self.path, datagram) for datagram in self.session.outbox)
             self.session.outbox.clear()
         if self.stream.outbox:

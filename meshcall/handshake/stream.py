@@ -89,8 +89,8 @@ class Stream:
     """Both directions of one link's control stream."""
 
     __slots__ = (
-        "_congestion", "_expected", "_flight", "_later", "_next", "_partial", "_queue", "_waiting", "messages",
-        "outbox", "round_trip",
+        "_congestion", "_expected", "_flight", "_later", "_next", "_partial", "_queue", "_slowed_at", "_threshold",
+        "_waiting", "messages", "outbox", "round_trip",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -104,6 +104,8 @@ class Stream:
         self._next = 0
         self._waiting = 0
         self._congestion = float(CONGESTION_SEGMENTS)
+        self._threshold = float(WINDOW_SEGMENTS)
+        self._slowed_at = -1.0
         self._expected = 0
         self._later: dict[int, tuple[bool, bytes]] = {}
         self._partial = bytearray()
@@ -166,7 +168,8 @@ class Stream:
                 sample = now - segment.sent_at
         if sample is not None:
             self.round_trip.add(sample)
-        self._congestion = min(self._congestion + len(arrived) / self._congestion, float(WINDOW_SEGMENTS))
+        step = 1.0 if self._congestion < self._threshold else 1.0 / self._congestion
+        self._congestion = min(self._congestion + len(arrived) * step, float(WINDOW_SEGMENTS))
         self._resend_overtaken(now, arrived[-1])
         self._fill(now)
 
@@ -176,7 +179,7 @@ class Stream:
         if due is None or due > now:
             return
         self.round_trip.timed_out()
-        self._congestion = max(self._congestion / 2, 2.0)
+        self._slow_down(now)
         for number, segment in self._flight.items():
             self._emit(now, number, segment)
             break
@@ -195,9 +198,15 @@ class Stream:
             if number + REORDERED_SEGMENTS <= newest and now - segment.sent_at >= pause
         ]  # fmt: skip
         if lost:
-            self._congestion = max(self._congestion / 2, 2.0)
+            self._slow_down(now)
         for number, segment in lost:
             self._emit(now, number, segment)
+
+    def _slow_down(self, now: float) -> None:
+        """Half as many under way, at most once in a round trip (RFC 5681)."""
+        if now - self._slowed_at >= (self.round_trip.seconds or FIRST_TIMEOUT_SECONDS):
+            self._slowed_at = now
+            self._congestion = self._threshold = max(self._congestion / 2, 2.0)
 
     def _fill(self, now: float) -> None:
         while self._queue and len(self._flight) < self._congestion:
