@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 3.0
 """Between two questions; 300 contacts are each asked within 15 minutes."""
-FILL_TICK_SECONDS = 1.0
+FILL_TICK_SECONDS = 2.0
 """The same in the first minutes, while the table fills."""
 FILL_SECONDS = 120.0
 IDLE_MIN_SECONDS = 10.0

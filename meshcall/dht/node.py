@@ -355,7 +355,7 @@ class Dht:
 
     def _judge_nat(self, peer: Endpoint | None) -> None:
         mappings = [observed.mapping(self._local) for observed in self._observed.values()]
-        self._reach.behind_nat = stands_behind_nat(mappings, self._local, peer)
+        self._reach.judge(stands_behind_nat(mappings, self._local, peer))
         self._tell_reachable()
 
     def _tell_reachable(self) -> None:

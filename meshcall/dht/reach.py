@@ -40,7 +40,7 @@ class Reach:
     def __init__(self, policy: str) -> None:
         self.policy = policy
         self.behind_nat: bool | None = None
-        """What the outside address says; None: not known."""
+        """What the outside address says (`judge`); None: not known."""
         self._proof: float | None = None
         self._hosts: dict[bytes, float] = {}
         self._asked = 0
@@ -75,6 +75,12 @@ class Reach:
         self._hosts.clear()
         self._asked = 0
         self._next_ask = 0.0
+
+    def judge(self, behind_nat: bool | None) -> None:
+        """Take what the outside address says now."""
+        self.behind_nat = behind_nat
+        if behind_nat is False:
+            self._hosts.clear()  # nobody asks for a proof, and it is a good part of a node's memory
 
     def sent_to(self, now: float, endpoint: Endpoint) -> None:
         """Something was sent there; what comes from there proves nothing for a while."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 
 from kademlia.node import Node
@@ -40,6 +41,12 @@ Identity = tuple[bytes, Endpoint, int]
 and endpoint together), so that each exists once; the pool grows with the network, so no daemon has one."""
 
 
+@lru_cache(maxsize=1 << (SPLIT_BITS + 2))
+def _range(lowest: int, highest: int) -> tuple[int, int]:
+    """One tuple for the ranges that all tables have in common."""
+    return lowest, highest
+
+
 class Bucket(KBucket):
     """A k-bucket in plain dictionaries (half the memory of ordered ones), without a clock.
 
@@ -52,7 +59,7 @@ class Bucket(KBucket):
     replacement_nodes: dict[bytes, Contact]
 
     def __init__(self, lowest: int, highest: int, ksize: int) -> None:
-        self.range = (lowest, highest)
+        self.range = _range(lowest, highest)
         self.nodes = {}
         self.replacement_nodes = {}
         self.ksize = ksize
@@ -110,7 +117,8 @@ class Table(RoutingTable):
     ) -> None:
         self.split_bits = split_bits
         self._pool = pool
-        self._by_endpoint: dict[Endpoint, Contact] = {}
+        self.by_endpoint: dict[Endpoint, Contact] = {}
+        """Everybody in a bucket or waiting for a place there."""
         self._crowds = bytearray(CROWDS)
         super().__init__(None, k, Contact(own_id, Endpoint(b"")))
 
@@ -120,7 +128,7 @@ class Table(RoutingTable):
         self._starts = [0]
         self._ids: list[int] = []
         self._ordered: list[Contact] = []
-        self._by_endpoint.clear()
+        self.by_endpoint.clear()
         self._crowds = bytearray(CROWDS)
 
     @property
@@ -131,7 +139,7 @@ class Table(RoutingTable):
     @property
     def empty(self) -> bool:
         """Whether nobody is in the table."""
-        return not self._by_endpoint
+        return not self.by_endpoint
 
     def split_bucket(self, index: int) -> None:
         """Replace a bucket by its halves."""
@@ -154,7 +162,7 @@ class Table(RoutingTable):
 
     def at(self, endpoint: Endpoint) -> Contact | None:
         """The contact with this endpoint, in a bucket or waiting."""
-        return self._by_endpoint.get(endpoint)
+        return self.by_endpoint.get(endpoint)
 
     def contacts(self) -> Iterator[Contact]:
         """All contacts in buckets."""
@@ -164,7 +172,7 @@ class Table(RoutingTable):
     def hear(self, node_id: bytes, endpoint: Endpoint) -> None:
         """Take in a node that others named or that asked us, if there is room.  Until it has answered
         (`seen` is 0.0) it serves our own look-ups only, is named to nobody, and gives way to any that has."""
-        if endpoint in self._by_endpoint or node_id == self.node.id:
+        if endpoint in self.by_endpoint or node_id == self.node.id:
             return
         index = bisect_right(self._starts, int.from_bytes(node_id, "big")) - 1
         bucket = self.buckets[index]
@@ -188,7 +196,7 @@ class Table(RoutingTable):
         of others: the one that answered longest ago.  One endpoint has one ID at a time."""
         if node.id == self.node.id:
             return None
-        known = self._by_endpoint.get(node.endpoint)
+        known = self.by_endpoint.get(node.endpoint)
         if known is not None and known.id != node.id:
             self.remove_contact(known)
         index = self.get_bucket_for(node)
@@ -292,13 +300,13 @@ class Table(RoutingTable):
         if self._crowds[int.from_bytes(subnet, "big") % CROWDS] < SUBNET_TABLE_MAX:
             return True
         width = len(subnet)
-        return sum(other[:width] == subnet for other in self._by_endpoint) < SUBNET_TABLE_MAX
+        return sum(other[:width] == subnet for other in self.by_endpoint) < SUBNET_TABLE_MAX
 
     def _count(self, node: Contact) -> None:
         if self._pool is not None:
             key = node.id + node.endpoint
             node.id, node.endpoint, node.long_id = self._pool.setdefault(key, (node.id, node.endpoint, node.long_id))
-        self._by_endpoint[node.endpoint] = node
+        self.by_endpoint[node.endpoint] = node
         self._crowd(node.endpoint, 1)
 
     def _drop(self, bucket: Bucket, node: Contact) -> None:
@@ -324,8 +332,8 @@ class Table(RoutingTable):
         del self._ids[at], self._ordered[at]
 
     def _uncount(self, node: Contact) -> None:
-        if self._by_endpoint.get(node.endpoint) is node:
-            del self._by_endpoint[node.endpoint]
+        if self.by_endpoint.get(node.endpoint) is node:
+            del self.by_endpoint[node.endpoint]
             self._crowd(node.endpoint, -1)
 
     def _crowd(self, endpoint: Endpoint, change: int) -> None:

@@ -6,8 +6,9 @@ place, and a class for each would cost more than the rest of the work on them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
 from meshcall.wire.bencode import decode_untrusted, encode
 
@@ -91,12 +92,13 @@ def parse_untrusted(data: bytes) -> tuple[bytes, bytes, dict[bytes, Any]]:
     return kind, transaction, message
 
 
-def nodes_untrusted(values: dict[bytes, Any], family: int) -> list[tuple[bytes, bytes]]:
+def nodes_untrusted(values: dict[bytes, Any], family: int) -> list[tuple[bytes, Endpoint]]:
     """(ID, endpoint) of the contacts in an answer, family 4 or 6; a list of broken length is empty."""
     packed, size = (values.get(b"nodes"), NODE_V4_BYTES) if family == 4 else (values.get(b"nodes6"), NODE_V6_BYTES)
     if type(packed) is not bytes or len(packed) % size:
         return []
-    return [(packed[at : at + ID_BYTES], packed[at + ID_BYTES : at + size]) for at in range(0, len(packed), size)]
+    found = [(packed[at : at + ID_BYTES], packed[at + ID_BYTES : at + size]) for at in range(0, len(packed), size)]
+    return cast("list[tuple[bytes, Endpoint]]", found)
 
 
 def peers_untrusted(values: dict[bytes, Any]) -> list[bytes]:

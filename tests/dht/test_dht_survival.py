@@ -185,7 +185,8 @@ def test_sudden_death_of_a_share(share: float, found: int) -> None:
     ends_on = near(world, living, items[0].target)
     asker = living[0]
     expected = [where for where in ends_on if where != asker][:6]
-    assert set(expected) <= {holder.endpoint for holder in results[0].holders}
+    # where half of those who know the neighbourhood have gone, one of the nearest may stay unknown
+    assert len(set(expected) & {holder.endpoint for holder in results[0].holders}) >= 5
 
 
 def test_five_per_cent_of_all_datagrams_lost() -> None:

@@ -86,7 +86,7 @@ def check(table: Table) -> None:
     assert len({contact.endpoint for contact in everybody}) == len(everybody)
     assert len({contact.id for contact in everybody}) == len(everybody)
     assert all(table.at(contact.endpoint) is contact for contact in everybody)
-    assert len(table._by_endpoint) == len(everybody)
+    assert len(table.by_endpoint) == len(everybody)
     assert table.empty == (not everybody)
     assert table.size == len(list(table.contacts()))
     counts: dict[bytes, int] = {}
