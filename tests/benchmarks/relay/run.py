@@ -1,0 +1,227 @@
+"""CPU per forwarded packet of our relay and of coturn, in turn, in the same run.
+
+    python tests/benchmarks/relay/run.py [--calls 200] [--rounds 5] [--seconds 4] [--json FILE]
+
+Needs gcc for the load generator (the relay itself needs no compiler), and coturn (Debian: `apt install
+coturn`) to compare with; what is missing is named in one line.  The machine may be busy with other
+things: compare inside a round only.  What the figures mean: docs/relay.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ENDS_IP, RELAY_IP, RELAY_PORT, ENDS_PORT = "127.77.0.1", "127.77.0.2", 3478, 20000
+START_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 5.0
+COTURN_START_SECONDS = 1.5
+FIRST_CHANNEL = 0x4000
+FILES = 8192
+Figures = dict[str, Any]
+
+
+def coturn(folder: Path) -> list[str]:
+    """coturn at its best: one relay thread, no authentication, no log, nothing but UDP."""
+    return [
+        "turnserver", "-n", "-z", "-m", "1", "-L", RELAY_IP, "-E", RELAY_IP, "-p", str(RELAY_PORT),
+        "--min-port", "40000", "--max-port", "49151", "--allow-loopback-peers", "--no-tls", "--no-dtls", "--no-tcp",
+        "--no-tcp-relay", "--no-cli", "--no-multicast-peers", "--log-file", os.devnull, "--simple-log",
+        "--pidfile", f"{folder}/turn.pid", "--userdb", f"{folder}/turndb", "--realm", "bench",
+    ]  # fmt: skip
+
+
+def meshcall(folder: Path, calls: int, plain: bool) -> list[str]:
+    """Our relay without the rest of a node."""
+    command = [
+        sys.executable, str(HERE / "standalone.py"), "--listen", f"{RELAY_IP}:{RELAY_PORT}",
+        "--control", f"{folder}/door", "--calls", str(calls),
+    ]  # fmt: skip
+    return [*command, "--plain"] if plain else command
+
+
+def turn_flows(calls: int, payload: int, out: Path) -> None:
+    """One allocation a call: even ends are TURN clients with a channel, odd ones plain peers."""
+    from turn_client import allocate
+
+    lines = []
+    for number in range(calls):
+        local, peer = (ENDS_IP, ENDS_PORT + 2 * number), (ENDS_IP, ENDS_PORT + 2 * number + 1)
+        channel = FIRST_CHANNEL + number
+        relayed = allocate((RELAY_IP, RELAY_PORT), local, peer, channel)
+        prefix = channel.to_bytes(2, "big") + payload.to_bytes(2, "big")
+        lines.append(f"{local[0]} {local[1]} {RELAY_IP} {RELAY_PORT} {prefix.hex()} {2 * number + 1}\n")
+        lines.append(f"{peer[0]} {peer[1]} {relayed[0]} {relayed[1]} - {2 * number}\n")
+    out.write_text("".join(lines))
+
+
+def our_flows(calls: int, folder: Path, out: Path) -> None:
+    """Real leases and flows."""
+    command = [
+        sys.executable, str(HERE.parent / "relay_flows.py"), "--relay", f"{RELAY_IP}:{RELAY_PORT}",
+        "--control", f"{folder}/door", "--calls", str(calls), "--ip", ENDS_IP, "--port", str(ENDS_PORT),
+        "--out", str(out),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def pin(cpu: int, priority: int) -> None:
+    """Bind the calling process to one processor core, with real-time priority if asked."""
+    if cpu >= 0:
+        os.sched_setaffinity(0, {cpu})
+    if priority:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
+
+
+@contextmanager
+def running(name: str, folder: Path, options: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
+    """The relay process, ready."""
+    is_ours = name != "coturn"
+    command = meshcall(folder, options.calls, name.endswith("plain")) if is_ours else coturn(folder)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE if is_ours else subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        preexec_fn=lambda: pin(options.relay_cpu, options.priority),
+    )
+    try:
+        if is_ours:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != b"READY":
+                raise RuntimeError(f"{name} did not start")
+        else:
+            time.sleep(COTURN_START_SECONDS)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measure(name: str, generator: Path, options: argparse.Namespace) -> Figures:
+    """One run of one relay."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        flows = folder / "flows"
+        with running(name, folder, options) as process:
+            if name == "coturn":
+                turn_flows(options.calls, options.payload, flows)
+            else:
+                our_flows(options.calls, folder, flows)
+            command = [
+                str(generator), "--flows", str(flows), "--pid", str(process.pid), "--mode", options.mode,
+                "--pps", str(options.rate), "--secs", str(options.seconds), "--warmup", "1",
+                "--payload", str(options.payload), "--cpu", str(options.generator_cpu),
+            ]  # fmt: skip
+            result = subprocess.run(
+                command, stdout=subprocess.PIPE, timeout=options.seconds + 60,
+                check=True, preexec_fn=lambda: pin(-1, options.priority),
+            )  # fmt: skip
+    return {"relay": name, "calls": options.calls, **json.loads(result.stdout)}
+
+
+def build(folder: Path) -> Path | None:
+    """The load generator, or None where there is no compiler."""
+    if shutil.which("gcc") is None:
+        print("skipped: the load generator needs gcc (Debian: apt install gcc libc6-dev)")
+        return None
+    out = folder / "loadgen"
+    subprocess.run(["gcc", "-O2", "-Wall", "-o", str(out), str(HERE / "loadgen.c")], check=True)
+    return out
+
+
+def table(runs: list[Figures]) -> list[str]:
+    """Medians over the rounds, as Markdown; ratios are medians of the ratios inside each round."""
+    names = list(dict.fromkeys(run["relay"] for run in runs))
+    by_round = {(run["relay"], run["round"]): run["relay_cpu_us_per_pkt"] for run in runs}
+    lines = [
+        "| relay | CPU us per packet (min..max) | x coturn | packets/s | lost | p50 / p99 / p99.9 ms "
+        "| wake-ups/s | MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        own = [run for run in runs if run["relay"] == name]
+        cpu = [run["relay_cpu_us_per_pkt"] for run in own]
+        ratios = [
+            by_round[name, run["round"]] / by_round["coturn", run["round"]]
+            for run in own
+            if ("coturn", run["round"]) in by_round
+        ]
+        ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
+        delays = " / ".join(
+            f"{statistics.median(run['lat_us'][field] for run in own) / 1000:.2f}" for field in ("p50", "p99", "p999")
+        )
+        sent = sum(run["sent"] for run in own)
+        lost = sent - sum(run["delivered"] for run in own)
+        lines.append(
+            f"| {name} | {statistics.median(cpu):.2f} ({min(cpu):.2f}..{max(cpu):.2f}) | {ratio} "
+            f"| {statistics.median(run['fwd_pps'] for run in own):,.0f} | {lost} of {sent:,} "
+            f"| {delays} | {statistics.median(run['relay_vol_cs_per_s'] for run in own):,.0f} "
+            f"| {statistics.median(run['relay_rss_kb'] for run in own) / 1024:.0f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measure in turn, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--relays", default="coturn,meshcall", help="of coturn, meshcall, meshcall-plain")
+    parser.add_argument("--calls", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=50, help="packets per second of each end")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--payload", type=int, default=120, help="bytes")
+    parser.add_argument("--mode", choices=["paced", "flood"], default="paced")
+    parser.add_argument("--generator-cpu", type=int, default=0)
+    parser.add_argument("--relay-cpu", type=int, default=min(1, (os.cpu_count() or 1) - 1))
+    parser.add_argument("--priority", type=int, default=0, help="real-time, for delays on a busy machine (root)")
+    parser.add_argument("--json", type=Path, help="append the runs to this file")
+    options = parser.parse_args()
+    names = options.relays.split(",")
+    if "coturn" in names and shutil.which("turnserver") is None:
+        print("without coturn, which is not installed here (Debian: apt install coturn): no ratio")
+        names.remove("coturn")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        generator = build(Path(folder))
+        if generator is None:
+            return
+        for number in range(options.rounds):
+            for name in names:
+                run = {**measure(name, generator, options), "round": number}
+                runs.append(run)
+                print(
+                    f"round {number + 1} {name:16s} {run['relay_cpu_us_per_pkt']:6.2f} us/packet, lost "
+                    f"{run['sent'] - run['delivered']}, p99 {run['lat_us']['p99'] / 1000:.2f} ms, "
+                    f"load of the machine {os.getloadavg()[0]:.1f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    print("\n".join(table(runs)))
+    if options.json:
+        with options.json.open("a") as file:
+            file.writelines(json.dumps(run) + "\n" for run in runs)
+
+
+if __name__ == "__main__":
+    main()
