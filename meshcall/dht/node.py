@@ -129,7 +129,7 @@ class Dht:
         The newest `BOOTSTRAP_MAX` are remembered."""
         known = self.client.bootstrap
         for where in endpoints:
-            if len(where) in FAMILY_OF_LENGTH:
+            if is_usable(where):
                 if where in known:
                     known.remove(where)
                 known.append(where)
