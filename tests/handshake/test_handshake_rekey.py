@@ -138,7 +138,7 @@ def test_worn_keys_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_messages_pass_over_a_change_of_keys() -> None:
     wire = Wire(delay=0.05)
     alice, bob = wire.party("alice"), wire.party("bob")
-    out, into = wire.connect(alice, bob)
+    out, _ = wire.connect(alice, bob)
     wire.run(118.5)
     sent = []
     for number in range(30):
