@@ -71,6 +71,7 @@ class Node(RuleBasedStateMachine):
         self.families = families
         self.node = Dht(self.now, rng=Random(1), verifier=SUITE, config=config, families=families)
         self.node.set_local_addresses(self.now, local)
+        self.node.bootstrap(self.now, PLACES[:6])
         self.queries: list[tuple[Endpoint, dict[bytes, Any]]] = []
         self.heard: list[tuple[Endpoint, bytes]] = []
         self.tokens: dict[Endpoint, bytes] = {}
@@ -136,6 +137,7 @@ class Node(RuleBasedStateMachine):
     @rule(local=st.lists(places, max_size=2))
     def addresses_change(self, local: list[Endpoint]) -> None:
         self.node.set_local_addresses(self.now, local)
+        self.node.bootstrap(self.now, PLACES[:6])
 
     @rule()
     def looks(self) -> None:
@@ -231,6 +233,53 @@ class Node(RuleBasedStateMachine):
             item = signed(key, b"", seq, value)
             body |= {b"k": key, b"seq": seq, b"v": value, b"sig": item.signature if good else bytes(64)}
         self.hear(where, krpc.reply(query[b"t"], body | more, seen))
+
+    @precondition(lambda self: self.queries)
+    @rule(
+        contacts=names, seq=st.integers(0, 4), value=values, seen=st.sampled_from(PLACES[:2]), rounds=st.integers(1, 4)
+    )
+    def everybody_answers(
+        self, contacts: list[tuple[bytes, Endpoint]], seq: int, value: Any, seen: Endpoint, rounds: int
+    ) -> None:
+        """As honest nodes would."""
+        for _ in range(rounds):
+            queries, self.queries = self.queries, []
+            for number, (where, query) in enumerate(queries):
+                self.now += 0.02
+                at = PLACES.index(where)
+                body: dict[bytes, Any] = {b"id": IDS[at % len(IDS)][:18] + bytes([at, 7]), b"token": b"t"}
+                body |= {b"nodes": packed(contacts, 4), b"nodes6": packed(contacts, 6)}
+                body[b"values"] = [bytes(where) for _, where in contacts]
+                if query[b"q"] == b"get" and number % 2:
+                    key = KEYS[number // 2 % 2]
+                    item = signed(key, b"", seq, value)
+                    body |= {b"k": key, b"seq": seq, b"v": value, b"sig": item.signature}
+                self.hear(where, krpc.reply(query[b"t"], body, seen))
+                self.drain()
+
+    @rule(
+        source=st.sampled_from(PLACES[:8]),
+        key=st.sampled_from(KEYS),
+        salt=st.sampled_from([b"", b"salt"]),
+        seq=st.integers(0, 4),
+        value=values,
+        cas=st.none() | st.integers(0, 4),
+        announces=st.booleans(),
+    )
+    def writes(
+        self, source: Endpoint, key: bytes, salt: bytes, seq: int, value: Any, cas: int | None, announces: bool
+    ) -> None:
+        """A put or an announcement with a good token."""
+        self.hear(source, krpc.query(b"t1", b"get", {b"id": IDS[1], b"target": key[:20]}, False))
+        self.drain()
+        arguments: dict[bytes, Any] = {b"id": IDS[1], b"token": self.tokens.get(source, b"")}
+        if announces:
+            arguments |= {b"info_hash": key[:20], b"port": 1 + seq}
+        else:
+            item = signed(key, salt, seq, value)
+            arguments |= {b"k": key, b"seq": seq, b"v": value, b"sig": item.signature}
+            arguments |= ({b"salt": salt} if salt else {}) | ({b"cas": cas} if cas is not None else {})
+        self.hear(source, krpc.query(b"t2", b"announce_peer" if announces else b"put", arguments, False))
 
     @precondition(lambda self: self.queries)
     @rule(data=st.data(), code=st.integers(-1, 400) | st.just(2**70))
@@ -364,6 +413,6 @@ class Node(RuleBasedStateMachine):
 
 
 Node.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestNode = Node.TestCase
