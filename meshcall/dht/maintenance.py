@@ -54,7 +54,7 @@ class Upkeep:
         """The contact to ask and the target to ask it for; None if nobody is due."""
         pause = FILL_TICK_SECONDS if now - self._started < FILL_SECONDS else TICK_SECONDS
         buckets = table.buckets
-        count = len(buckets)
+        count = len(buckets) if table.look_at <= now else 0
         for step in range(1, count + 1):
             bucket = buckets[(self._bucket + step) % count]
             contact = self._due(now, bucket) if bucket.look_at <= now else None
@@ -64,7 +64,9 @@ class Upkeep:
                 bucket.last_updated = now
                 low, high = bucket.range
                 return contact, random_id_in(self._rng, low, high)
-        rest = min(bucket.look_at for bucket in buckets) - now
+        if count:
+            table.look_at = min(bucket.look_at for bucket in buckets)
+        rest = table.look_at - now
         self.next_tick = now + min(max(rest, IDLE_MIN_SECONDS), IDLE_MAX_SECONDS) * self._rng.uniform(0.75, 1.25)
         return None
 

@@ -416,8 +416,8 @@ class Dht:
                     self.events.append(OutsideChanged(family, self._observed[family].outside))
                     self._judge_nat(None)
                 if self._reach.read_only:
-                    upkeep.next_tick = min(upkeep.next_tick, now + TICK_SECONDS)
                     self._ask_for_dial_back(now, family)
+                    upkeep.next_tick = min(upkeep.next_tick, max(now + TICK_SECONDS, self._reach.next_ask))
             alone = table.empty and not lonely
             moments.append(upkeep.next_tick if alone else min(upkeep.next_tick, upkeep.rejoin_at))
         self.server.items.expire(now)

@@ -35,7 +35,7 @@ DIALS_BURST = 5.0
 class Reach:
     """The verdict of one node.  `policy` as in the configuration: auto, yes, no."""
 
-    __slots__ = ("_asked", "_dials", "_dials_at", "_hosts", "_next_ask", "_proof", "behind_nat", "policy")
+    __slots__ = ("_asked", "_dials", "_dials_at", "_hosts", "_proof", "behind_nat", "next_ask", "policy")
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -44,7 +44,8 @@ class Reach:
         self._proof: float | None = None
         self._hosts: dict[bytes, float] = {}
         self._asked = 0
-        self._next_ask = 0.0
+        self.next_ask = 0.0
+        """When `asks` may say yes again."""
         self._dials = DIALS_BURST
         self._dials_at = 0.0
 
@@ -74,7 +75,7 @@ class Reach:
         self._proof = None
         self._hosts.clear()
         self._asked = 0
-        self._next_ask = 0.0
+        self.next_ask = 0.0
 
     def judge(self, behind_nat: bool | None) -> None:
         """Take what the outside address says now."""
@@ -107,10 +108,10 @@ class Reach:
 
     def asks(self, now: float) -> bool:
         """Whether to ask somebody for a dial-back now."""
-        if not self.read_only or self.policy != "auto" or now < self._next_ask:
+        if not self.read_only or self.policy != "auto" or now < self.next_ask:
             return False
         self._asked += 1
-        self._next_ask = now + (ASK_SECONDS if self._asked < ASKS_MAX else ASK_AGAIN_SECONDS)
+        self.next_ask = now + (ASK_SECONDS if self._asked < ASKS_MAX else ASK_AGAIN_SECONDS)
         return True
 
     def may_dial(self, now: float) -> bool:

@@ -81,7 +81,7 @@ class Bucket(KBucket):
         middle = (lowest + highest) // 2
         halves = Bucket(lowest, middle, self.ksize), Bucket(middle + 1, highest, self.ksize)
         for half in halves:
-            half.last_updated = self.last_updated
+            half.last_updated, half.look_at = self.last_updated, self.look_at
         for contact in chain(self.nodes.values(), self.replacement_nodes.values()):
             halves[contact.long_id > middle].add_node(contact)
         return halves
@@ -117,6 +117,8 @@ class Table(RoutingTable):
     ) -> None:
         self.split_bits = split_bits
         self._pool = pool
+        self.look_at = 0.0
+        """As in a bucket, for all of them."""
         self.by_endpoint: dict[Endpoint, Contact] = {}
         """Everybody in a bucket or waiting for a place there."""
         self._crowds = bytearray(CROWDS)
@@ -126,6 +128,7 @@ class Table(RoutingTable):
         """Forget everybody."""
         self.buckets = [Bucket(0, 2**160 - 1, self.ksize)]
         self._starts = [0]
+        self.look_at = 0.0
         self._ids: list[int] = []
         self._ordered: list[Contact] = []
         self.by_endpoint.clear()
@@ -188,7 +191,7 @@ class Table(RoutingTable):
             contact = Contact(node_id, endpoint)
             self._count(contact)
             bucket.nodes[contact.id] = contact
-            bucket.look_at = 0.0
+            bucket.look_at = self.look_at = 0.0
             self._place(contact)
 
     def add_contact(self, node: Contact) -> Contact | None:
@@ -235,7 +238,7 @@ class Table(RoutingTable):
         """A request to the contact went unanswered.  It leaves if somebody waits, or after FAILURES_MAX."""
         contact.failures += 1
         bucket = self.buckets[self.get_bucket_for(contact)]
-        bucket.look_at = 0.0
+        bucket.look_at = self.look_at = 0.0
         patience = FAILURES_MAX if contact.seen and not bucket.replacement_nodes else 2 if contact.seen else 1
         if contact.failures >= patience:
             self._drop(bucket, contact)
