@@ -13,7 +13,7 @@ from meshcall.errors import BadPacket
 from meshcall.handshake.budget import Budget, SourceBudgets, source_of
 from meshcall.handshake.cookie import CookieJar, mac1_fits, mac1_of, mac_key
 from meshcall.handshake.pieces import Assembler
-from meshcall.wire.link import FORM_HYBRID, Piece
+from meshcall.wire.link import COOKIE_REPLY_BYTES, FORM_HYBRID, Piece
 
 if TYPE_CHECKING:
     from meshcall.crypto.suite import Suite
@@ -67,7 +67,7 @@ class Gate:
             if not self._sources.take(now, source_of(path)) or not self._proven.take(now):
                 raise BadPacket("piece quota")
         elif not self._unproven.take(now):
-            if piece.number == 0 and self._replies.take(now):
+            if piece.number == 0 and len(datagram) >= COOKIE_REPLY_BYTES and self._replies.take(now):
                 self.reply = self._jar.reply(now, path, piece.index, mac1_of(datagram))
             raise BadPacket("piece under load")
         return self._assembler.add(now, path, piece)

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 LINKS_MAX: Final = 8192
 """Links and dials together."""
-PENDING_MAX: Final = 256
+PENDING_MAX: Final = 1024
 """Answered handshakes whose initiator has not shown its key yet; the oldest gives way."""
 RESETS_PER_SECOND: Final = 20.0
 KEEP_ALIVE_SECONDS: Final = 25.0
@@ -75,8 +75,13 @@ class Links:
         device: Device,
         identity: bytes,
         certificate: Certificate,
+        resets: bool = False,
     ) -> None:
-        """`kem`: None for a device that does not offer ML-KEM.  `identity`: the public key behind `certificate`."""
+        """`kem`: None for a device that does not offer ML-KEM.  `identity`: the public key behind `certificate`.
+
+        `resets`: whether to answer packets of sessions that a restart has lost, so that the other side knows at once.
+        For relays: the answers are the same wherever the device is, so a wanderer would be known by them.
+        """
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[LinkEvent] = []
         self.counters: Counter[str] = Counter()
@@ -90,7 +95,7 @@ class Links:
         self._indexes = Indexes(suite, device.secret)
         self._responder = Responder(now, suite, kem, self._static)
         self._mac_key = mac_key(device.public)
-        self._resets = Budget(now, RESETS_PER_SECOND, RESETS_PER_SECOND)
+        self._resets = Budget(now, RESETS_PER_SECOND, RESETS_PER_SECOND) if resets else None
         self._last_number = 0
         self._dials: dict[int, Dial] = {}
         self._links: dict[int, Link] = {}
@@ -264,7 +269,9 @@ class Links:
             self._touched(now, link)
             return
         self.counters["sealed unknown"] += 1
-        if number is None and len(datagram) >= SEALED_OVERHEAD_BYTES and self._resets.take(now):
+        if number is not None or self._resets is None or len(datagram) < SEALED_OVERHEAD_BYTES:
+            return
+        if self._resets.take(now):
             self.outbox.append((path, encode_reset(self._indexes.token(datagram[1:5]))))
 
     def _reset(self, now: float, datagram: bytes) -> None:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from meshcall.handshake.noise import Handshake, KeyPair
     from meshcall.path.paths import Path
 
-ANSWERS_MAX: Final = 256
-"""Answers kept for repeating."""
+ANSWERS_MAX: Final = 2048
+"""Answers kept for repeating: 3 MB, for two seconds of the fastest storm that the gate lets in."""
 REPEATS_MAX: Final = 64
 """How often one answer is sent: once for every path and repetition of the dial."""
 

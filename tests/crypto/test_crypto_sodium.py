@@ -80,6 +80,40 @@ def test_rfc_8032(seed: str, public: str, message: str, signature: str) -> None:
 def test_rfc_7748_section_6_1() -> None:
     secret = h("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
     assert SUITE.agree_public(secret).hex() == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
+    other = h("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+    agreed = SUITE.agree(secret, other)
+    assert agreed is not None
+    assert agreed.hex() == "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
+
+
+# The u coordinates of small order (https://cr.yp.to/ecdh.html, "validate").
+@pytest.mark.parametrize(
+    "public",
+    [
+        bytes(32),
+        b"\x01" + bytes(31),
+        h("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+        h("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+        (FIELD - 1).to_bytes(32, "little"),
+        FIELD.to_bytes(32, "little"),
+        (FIELD + 1).to_bytes(32, "little"),
+    ],
+)
+def test_no_agreement_with_a_key_of_small_order(public: bytes) -> None:
+    assert SUITE.agree(SUITE.random(32), public) is None
+
+
+def test_packets_are_sealed_by_number() -> None:
+    """The cipher is covered by the public Noise vectors; here: what must not be opened."""
+    key = SUITE.random(32)
+    sealed = SUITE.seal_packet(key, 7, b"plain", b"head")
+    assert len(sealed) == len(b"plain") + 16
+    assert SUITE.open_packet(key, 7, sealed, b"head") == b"plain"
+    assert SUITE.open_packet(key, 8, sealed, b"head") is None
+    assert SUITE.open_packet(key, 7, sealed, b"tail") is None
+    assert SUITE.open_packet(key, 7, sealed[:-1], b"head") is None
+    assert SUITE.open_packet(SUITE.random(32), 7, sealed, b"head") is None
+    assert all(SUITE.open_packet(key, 7, sealed[:size], b"head") is None for size in range(len(sealed)))
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64), st.binary(max_size=200))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import endpoint
+from meshcall.handshake import links
 from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.dial import Callee
 from meshcall.handshake.events import NO_ANSWER, Closed, Established, Frame, Message
-from meshcall.handshake.links import PENDING_MAX
 from meshcall.handshake.pieces import MESSAGES_MAX, cut
 from meshcall.path.paths import Path, direct
 from meshcall.wire.link import (
@@ -22,6 +22,7 @@ from meshcall.wire.link import (
     PIECE_BYTES_MAX,
     RESET_BYTES,
     SEALED_OVERHEAD_BYTES,
+    Piece,
     decode_piece,
     encode_piece,
     encode_reset,
@@ -136,11 +137,12 @@ def test_ten_thousand_forged_first_messages_a_second_do_not_stop_a_link() -> Non
     assert [message.data for message in alice.take(Message)] == [b"still here"]
 
 
-def test_callers_with_keys_of_their_own_cannot_fill_the_table() -> None:
+def test_callers_with_keys_of_their_own_cannot_fill_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PENDING_MAX", 64)
     wire = Wire(paper=True)
     alice, bob = wire.party("alice"), wire.party("bob")
     out, _ = wire.connect(alice, bob)
-    for _ in range(PENDING_MAX + 50):
+    for _ in range(64 + 50):
         mallory = wire.party("mallory")
         wire.dial(mallory, bob)
         wire.collect()
@@ -149,7 +151,8 @@ def test_callers_with_keys_of_their_own_cannot_fill_the_table() -> None:
         wire.flying.clear()
         del wire.parties[mallory.path]
         wire.now += 0.05
-    assert len(bob.links) <= PENDING_MAX + 1
+    assert len(bob.links) == 64 + 1
+    assert bob.links.counters["pending dropped"] == 50
     assert not bob.events
     alice.links.send_frame(wire.now, out, 32, b"x")
     wire.run(0.1)
@@ -334,6 +337,28 @@ def test_a_reset_cannot_be_guessed_or_played_against_a_living_session() -> None:
     assert not alice.events
     assert alice.links.path(out) == bob.path
     assert RESET_BYTES < SEALED_OVERHEAD_BYTES
+
+
+def test_a_wanderer_sends_no_resets() -> None:
+    wire = Wire()
+    bob = wire.party("bob")
+    bob.links = links.Links(
+        wire.now, 1_800_000_000.0, suite=wire.suite, kem=bob.kem, device=bob.device, identity=bob.identity.public,
+        certificate=bob.certificate,
+    )  # fmt: skip
+    bob.links.receive(wire.now, bob.path, b"\x12" + bytes(60))
+    assert not bob.links.outbox
+
+
+def test_no_cookie_reply_is_longer_than_the_piece() -> None:
+    wire = Wire()
+    bob = wire.party("bob")
+    key = mac_key(bob.device.public)
+    for number in range(300):
+        tiny = encode_piece(Piece(FORM_HYBRID, 0, 2, b"indx", number.to_bytes(8, "big"), b"x"))
+        bob.links.receive(wire.now, anywhere(Random(number)), with_macs(tiny, key, None))
+    assert bob.links.counters["piece under load"] == 100
+    assert not bob.links.outbox
 
 
 def test_resets_are_few() -> None:

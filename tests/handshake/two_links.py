@@ -45,7 +45,7 @@ class Party:
         """All sessions are lost; the keys are not."""
         self.links = Links(
             now, UNIX + now + self.clock, suite=self.suite, kem=self.kem, device=self.device,
-            identity=self.identity.public, certificate=self.certificate,
+            identity=self.identity.public, certificate=self.certificate, resets=True,
         )  # fmt: skip
 
     def callee(self, *, hybrid: bool | None = None) -> Callee:
