@@ -104,11 +104,15 @@ class LeaseDesk:
         lease.source_key = source_of(endpoint_of_place(place))
         if lease.place == place:
             lease.pending = None
-        elif is_tcp_place(place):
+        elif is_tcp_place(place) or self._is_proven(lease, place):
             self._tables.move_holder(now, lease, place)
         else:
             lease.pending = place
             self.unproven.append(lease)
+
+    def _is_proven(self, lease: Lease, place: Place) -> bool:
+        """Whether the same link has proven this place for another lease."""
+        return any(each.link == lease.link and each.place == place for each in self._tables.leases.values())
 
     def end(self, lease: Lease, reason: int, *, tell: bool = False) -> None:
         """Take a lease away; `tell`: its holder does not know yet."""
