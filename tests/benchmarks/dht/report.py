@@ -24,6 +24,8 @@ def remarks(r):
     if r.get("join_ms"):
         join, both = r["join_ms"], r["join_and_get_ms"]
         also.append(f"join med {join['med']} p95 {join['p95']}, join+get med {both['med']} p95 {both['p95']}")
+    if r.get("missed_keys"):
+        also.append(f"{r['missed_keys']} keys missed, {r['missed_keys_found_by_others']} of them found by others")
     if r.get("stored"):
         also.append(f"stored on {r['stored']['med']:g}")
     if "cpu_use" in r:

@@ -211,8 +211,10 @@ class Run:
             key, value = self.rng.choice(self.keys)
             result = await self.by_idle_node(nodes, "get", key=key)
             result["ok"] = bool(result["ok"] and result.get("value") == value)
+            (found if result["ok"] else missed).add(key)
             return result
 
+        found, missed = set(), set()
         await self.shim.ask(total=1)
         cpu, begun = self.cpu(), time.monotonic()
         results = await pooled(min(width or self.args.width, len(nodes) * 9 // 10), [one] * self.args.gets)
@@ -220,6 +222,8 @@ class Run:
         self.summary(
             phase,
             results,
+            missed_keys=len(missed),
+            missed_keys_found_by_others=len(missed & found),
             wall_s=round(wall, 1),
             shim_late_ms=(await self.shim.ask(total=1))["late_ms"],
             cpu_use=round((self.cpu() - cpu) / wall / CORES, 2),
