@@ -98,6 +98,8 @@ class Dial:
         self._first_mac = mac1_of(with_macs(self._bodies[0], self._mac_key, None))
         self._pause = REPEAT_SECONDS
         self.send_at = now
+        self.sent_at = now
+        """When it was first sent."""
         self.add_paths(now, paths)
 
     def __repr__(self) -> str:

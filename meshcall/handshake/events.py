@@ -27,6 +27,8 @@ class Established:
     incoming: bool
     hybrid: bool
     """Whether ML-KEM took part."""
+    round_trip: float
+    """Seconds that the handshake took on this path, at most: a lost datagram makes it longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ PINNED_SILENCE_SECONDS: Final = 1.0
 ASK_AGAIN_SECONDS: Final = 1.0
 ASK_AGAIN_SECONDS_MAX: Final = 4.0
 """A keep-alive that is not answered is repeated after this time, doubled each time."""
+ROUND_TRIP_SECONDS_MAX: Final = 1.0
+"""A handshake that took longer had lost datagrams, and says no more than this about the control stream."""
 HEARD_MAX: Final = 16
 """Paths remembered as heard."""
 
@@ -95,13 +97,18 @@ class Link:
         """When something authentic came last on which path."""
         return self._heard
 
-    def establish(self, now: float) -> None:
-        """Tell it upward.  The initiator shows its key at once by a first sealed packet."""
+    def establish(self, now: float, round_trip: float) -> None:
+        """Tell it upward; `round_trip`: seconds of the handshake.
+
+        The initiator shows its key at once by a first sealed packet.
+        """
         self._established = True
         peer = self.session.peer
+        self.stream.round_trip.add(min(round_trip, ROUND_TRIP_SECONDS_MAX))
         self._events.append(
             Established(
-                self.number, self.path, peer.identity, peer.certificate, self.incoming, self.session.hybrid
+                self.number, self.path, peer.identity, peer.certificate, self.incoming, self.session.hybrid,
+                round_trip,
             )
         )  # fmt: skip
         if not self.incoming:
@@ -136,7 +143,7 @@ class Link:
         self._hear(now, path)
         if not self._established:
             self.path = path
-            self.establish(now)
+            self.establish(now, now - self._made_at)
             if kind != INNER_KEEP_ALIVE:
                 self.send(now, INNER_KEEP_ALIVE, b"")
         elif path != self.path and self.session.newest:

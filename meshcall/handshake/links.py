@@ -366,7 +366,7 @@ class Links:
             answer.reset_token, starter=True, hybrid=dial.callee.hybrid,
         )  # fmt: skip
         link = self._add_link(now, dial.number, session, path, incoming=False, keep_alive=dial.keep_alive)
-        link.establish(now)
+        link.establish(now, now - dial.sent_at)
         for message in dial.messages:
             link.send_message(now, message)
         self._touched(now, link)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from random import Random
@@ -49,9 +50,17 @@ def test_a_key_with_unreduced_coefficients_is_none() -> None:
     assert MlKem768().encapsulate(b"\xff" * KEM_PUBLIC_BYTES) is None
 
 
-def test_a_seed_gives_one_key() -> None:
-    seed = bytes(range(64))
-    assert MlKem768().from_seed(seed).public == MlKem768().from_seed(seed).public
+def test_the_key_of_rfc_9935_appendix_c() -> None:
+    """ML-KEM-768 of the seed 00 01 .. 3f; some of the lines printed there."""
+    spki = bytes.fromhex("308204b2300b0609608648016503040402038204a100") + MlKem768().from_seed(bytes(range(64))).public
+    text = base64.b64encode(spki).decode()
+    assert text.startswith(
+        "MIIEsjALBglghkgBZQMEBAIDggShACmKoQ1CPI3aBp0CvFnmzfA6CWuLPaTKubgM"
+        "pKFJB2cszvHsT68jSgvFt+nUc/KzEzs7JqHRdctnp4BZGWmcAvdlMbmcX4kYBwS7"
+        "TKRTXFuJcmecZgoHxeUUuHAJyGLrj1FXaV77P8QKne9rgcHMAqJJrk8JStDZvTSF"
+    )
+    assert "XmO0ztf4CFenc91ksVDSZhLqmsEgUtsgF78YQ8y0sygbaQ3HKK36hcACgbjjwJKH" in text
+    assert "M1+Fa0/CiS9povV5Ia2gGRTECYhmLVd2lmKnhjUbm2ZJPat5WU2YbeIQDWW6D/Tq" in text
 
 
 def test_the_import_is_late() -> None:

@@ -39,11 +39,13 @@ def test_a_link_is_made_in_one_round_trip(kem: bool) -> None:
     assert (out.link, out.path, out.identity, out.incoming) == (number, bob.path, bob.identity.public, False)
     assert out.certificate == bob.certificate
     assert out.hybrid is kem
+    assert out.round_trip == pytest.approx(0.08)
     assert not bob.take(Established), "not before the caller's first sealed packet"
     wire.run(0.04)
     (into,) = bob.take(Established)
     assert (into.path, into.identity, into.incoming, into.hybrid) == (alice.path, alice.identity.public, True, kem)
     assert into.certificate == alice.certificate
+    assert into.round_trip == pytest.approx(0.08)
     assert bob.take(Message) == [Message(into.link, b"offer")]
     assert alice.links.transcript(number) == bob.links.transcript(into.link)
     assert len(alice.links.transcript(number)) == 64
