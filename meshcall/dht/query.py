@@ -18,7 +18,7 @@ NEW, ASKED, ANSWERED, SLOW, FAILED = range(5)
 
 PARALLEL = 5
 """Requests under way while the neighbourhood of the target is still being approached."""
-CANDIDATES_MAX = 128
+CANDIDATES_MAX = 48
 """Candidates kept; the nearest count.  Half of them may be dead before a look-up starves."""
 CONTACTS_PER_ANSWER_MAX = 20
 """Contacts read from one answer (k is 8 or 20 in the networks there are)."""
