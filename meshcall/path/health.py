@@ -110,7 +110,9 @@ class Health:
     def answered(self, now: float, nonce: bytes, rtt: float) -> None:
         """The answer to a probe came back by this path, `rtt` seconds after it was sent."""
         self.verified = True
-        self.is_lost = False
+        if self.is_lost:  # it is back, and what was lost before says nothing of it now
+            self.is_lost = False
+            self.loss = 0.0
         self.tries = self._missed = 0
         self._suspect_until = 0.0
         self.heard_at = now

@@ -422,7 +422,8 @@ class Prober:
         self.counters["paths lost"] += 1
         health.tries = 0
         self.events.append(PathLost(health.path))
-        if not is_relayed(health.path) and self._trust.tells and health.path == self.best:
+        others = [path for path, other in self._paths.items() if other.verified and not other.is_lost]
+        if self._trust.tells and not is_relayed(health.path) and all(map(is_relayed, others)):
             self.events.append(OutsideWanted())
             self._retries = 0
             self._tell(now, asks=True)
@@ -440,7 +441,8 @@ class Prober:
                 self._reason = choice.reason
             self.best, self.second = choice.best, choice.second
             self.events.append(PathChosen(self.best, self.second, self._reason))
-        if self.best is not None and not is_relayed(self.best):
+        is_direct = self.best is not None and not is_relayed(self.best)
+        if is_direct and self.best is not None and self._paths[self.best].state(now) is State.LIVE:
             self._punching.found(now)
             self._retry_at, self._retries = None, 0
         elif self._retry_at is None and self._trust.tells and self._peer_known:
@@ -459,7 +461,7 @@ class Prober:
         message = self._message(asks)
         if not self._trust.tells and not message.candidates and self._told is None:
             return
-        if now - self._told_at < TELL_LEAST_SECONDS:
+        if now < self._told_at + TELL_LEAST_SECONDS:
             self._tell_at = self._told_at + TELL_LEAST_SECONDS
             return
         self._tell_at = None

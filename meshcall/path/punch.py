@@ -2,7 +2,7 @@
 
 Both sides begin at the same moment, which the relayed session lets them agree on without a clock in
 common.  Guessing the ports of a sequential NAT and birthday probing of a random one are bounded in
-packets, in rate and in time.  Random against random is hopeless and never tried.
+packets, in rate and in time.  Against each other such NATs are hopeless and left to the relay.
 """
 
 from __future__ import annotations
@@ -67,12 +67,13 @@ class Tactic(Enum):
     SPRAY = "spray"
 
 
-_EASY = (Mapping.UNKNOWN, Mapping.NONE, Mapping.INDEPENDENT)
+_EASY = (Mapping.NONE, Mapping.INDEPENDENT)
+_HARD = (Mapping.SEQUENTIAL, Mapping.RANDOM)
 
 
 def tactic(mine: Mapping, theirs: Mapping) -> Tactic:
     """Who does what, by how the two NATs give ports; each side finds its part by the same table."""
-    if theirs is Mapping.SEQUENTIAL and mine is not Mapping.RANDOM:
+    if theirs is Mapping.SEQUENTIAL and mine not in _HARD:
         return Tactic.GUESS
     if theirs is Mapping.RANDOM and mine in _EASY:
         return Tactic.SPRAY
@@ -83,14 +84,14 @@ def tactic(mine: Mapping, theirs: Mapping) -> Tactic:
 
 def is_hopeless(mine: Mapping, theirs: Mapping) -> bool:
     """Whether a probe to the peer's observed endpoint cannot be answered: both draw a new port for it."""
-    return mine is Mapping.RANDOM and theirs in (Mapping.RANDOM, Mapping.SEQUENTIAL)
+    return mine in _HARD and theirs in _HARD
 
 
 def probeable(peer: Candidates, local: Sequence[Candidate], mine: Mapping) -> list[Endpoint]:
     """The peer's addresses that probes go to, given our own candidates and the mapping of our NAT."""
     own = [each.endpoint for each in local if each.kind is Kind.HOST]
     same = seen_alike(local, peer.candidates)
-    hopeless = is_hopeless(mine, peer.ports.mapping) or is_hopeless(peer.ports.mapping, mine)
+    hopeless = is_hopeless(mine, peer.ports.mapping)
     return [
         each.endpoint
         for each in peer.candidates
@@ -107,8 +108,13 @@ def hard_target(peer: Candidates, local: Sequence[Candidate]) -> Endpoint | None
     if seen_alike(local, peer.candidates):
         return None  # whoever shares our NAT is reached inside it or not at all
     for each in peer.candidates:
-        seen = each.kind is Kind.OBSERVED and len(each.endpoint) == ENDPOINT_V4_BYTES
-        if seen and address in (b"", each.endpoint[:-2]) and not is_private(each.endpoint):
+        seen = each.kind is Kind.OBSERVED or (each.kind is Kind.HOST and peer.ports.mapping is Mapping.NONE)
+        if (
+            seen
+            and len(each.endpoint) == ENDPOINT_V4_BYTES
+            and address in (b"", each.endpoint[:-2])
+            and not is_private(each.endpoint)
+        ):
             return each.endpoint
     return None
 

@@ -38,7 +38,7 @@ STEPS_MAX = 2048
 class Punching:
     """A queue of planned packets."""
 
-    __slots__ = ("_birthday_at", "_birthdays", "_budget", "_rng", "_steps", "sockets_until", "tactic")
+    __slots__ = ("_birthday_at", "_birthdays", "_budget", "_is_planned", "_rng", "_steps", "sockets_until", "tactic")
 
     def __init__(self, rng: Random, budget: ProbeBudget) -> None:
         self.tactic = Tactic.NONE
@@ -49,6 +49,7 @@ class Punching:
         self._steps: list[Step] = []
         self._birthdays = 0
         self._birthday_at: float | None = None
+        self._is_planned = False
 
     def begin(
         self,
@@ -72,8 +73,7 @@ class Punching:
             if not self._may_birthday(now):
                 chosen = Tactic.NONE
             else:
-                self._birthdays += 1
-                self._birthday_at = now
+                self._is_planned = True
                 start = go + rtt + BIRTHDAY_AFTER_SECONDS
                 if chosen is Tactic.OPEN:
                     assert target is not None
@@ -81,8 +81,11 @@ class Punching:
                     self.sockets_until = start + SOCKETS_LIFE_SECONDS
                 else:
                     steps += spray(start + SPRAY_AFTER_SECONDS, theirs, self._rng)
-        # a birthday that is under way goes on when the peer only says something new
-        under_way = [step for step in self._steps if step.birthday]
+        # a birthday that is under way goes on when the peer says something new but stays where it is
+        there = None if target is None else target[:-2]
+        under_way = [
+            step for step in self._steps if step.birthday and not self._is_planned and step.endpoint[:-2] == there
+        ]
         self._steps = sorted(steps + under_way)[:STEPS_MAX]
         if chosen is not Tactic.NONE or not under_way:
             self.tactic = chosen
@@ -105,6 +108,10 @@ class Punching:
         while self._steps and self._steps[0].at <= now:
             step = heapq.heappop(self._steps)  # a sorted list is a heap
             if self._budget.take(now, step.endpoint, birthday=step.birthday):
+                if step.birthday and self._is_planned:  # what never begins is not counted
+                    self._is_planned = False
+                    self._birthdays += 1
+                    self._birthday_at = now
                 yield step
 
     def next_at(self) -> float | None:
