@@ -1,8 +1,9 @@
-"""The whole node as one core: sorts datagrams by their first byte, owns the DHT, publication and look-ups.
+"""The whole node as one core: sorts datagrams by their first byte, owns the DHT, publication, look-ups and links.
 
-A datagram that begins with `d` is KRPC and the DHT's.  Publisher and resolvers have no network of their
-own: what they ask is carried to the DHT here, and its answers back.  They need the calendar besides the
-monotonic `now`; the owner tells it with `set_clock`, and between two tellings it runs on with `now`.
+A datagram that begins with `d` is KRPC and the DHT's, all others are the station's.  Publisher and
+resolvers have no network of their own: what they ask is carried to the DHT here, and its answers back.
+They need the calendar besides the monotonic `now`; the owner tells it with `set_clock`, and between two
+tellings it runs on with `now`.
 """
 
 from __future__ import annotations
@@ -30,17 +31,25 @@ from meshcall.dht.events import (
 from meshcall.dht.node import Dht
 from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
+from meshcall.path.candidates import Trust
+from meshcall.peers.core import Peers
+from meshcall.peers.events import PeerEvent
+from meshcall.peers.policy import PeerPolicy
+from meshcall.peers.station import Station
 from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
 from meshcall.record.publisher import Publisher
 from meshcall.record.requests import Get, Request
-from meshcall.record.resolver import Resolver
-from meshcall.wire.record import DeviceEntry
+from meshcall.record.resolver import Resolver, callable_devices
+from meshcall.wire.record import CAPABILITY_ML_KEM, DeviceEntry
 
 if TYPE_CHECKING:
     from random import Random
 
+    from meshcall.crypto.kem import Kem
     from meshcall.crypto.suite import Suite
     from meshcall.identity import Certificate, Device, Identity
+    from meshcall.path.paths import Path
+    from meshcall.wire.record import Record
 
 LOOKUPS_MAX = 64
 """Look-ups of addresses under way at once."""
@@ -61,7 +70,7 @@ class LookupEvent:
     event: ResolverEvent
 
 
-NodeEvent = Event | PublisherEvent | LookupEvent
+NodeEvent = Event | PublisherEvent | LookupEvent | PeerEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +96,22 @@ class Node:
         suite: Suite,
         config: DhtConfig | None = None,
         families: tuple[int, ...] = (4,),
+        kem: Kem | None = None,
+        policy: PeerPolicy | None = None,
     ) -> None:
+        """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
         self.outbox: list[tuple[Endpoint, bytes]] = self.dht.outbox
         self.events: list[NodeEvent] = []
         self.counters: Counter[str] = Counter()
         self._rng = rng
         self._suite = suite
+        self._kem = kem
+        self._policy = policy or PeerPolicy()
+        self._families = families
+        self._local: tuple[Endpoint, ...] = ()
+        self.station: Station | None = None
+        """Links with other devices; None while this node is nobody's."""
         self._offset = unix_time - now
         self._joined = False
         self._identity: Identity | None = None
@@ -113,7 +131,11 @@ class Node:
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
         """Take a datagram; what is of no kind we know is counted and dropped."""
         if data[:1] != b"d":
-            self.counters["unknown kind"] += 1
+            if self.station is None:
+                self.counters["unknown kind"] += 1
+            else:
+                self.station.receive(now, source, data)
+                self._settle(now)
             return
         self.dht.receive(now, source, data)
         if self._failed_at is not None and now - self._failed_at >= RECOVER_SECONDS and self._publisher is not None:
@@ -133,6 +155,10 @@ class Node:
             self._publisher.wake(now, unix_time)
         for resolver in self._lookups.values():
             resolver.wake(now, unix_time)
+        if self.station is not None:
+            due = self.station.next_wake()
+            if due is not None and due <= now:
+                self.station.wake(now)
         self._settle(now)
 
     def next_wake(self) -> float | None:
@@ -141,6 +167,8 @@ class Node:
         if self._publisher is not None:
             asks.append(self._publisher)
         times = [self.dht.next_wake(), self._republish_at, *(each.next_wake() for each in asks)]
+        if self.station is not None:
+            times.append(self.station.next_wake())
         return min((time for time in times if time is not None), default=None)
 
     # Time
@@ -152,10 +180,14 @@ class Node:
     def set_clock(self, now: float, unix_time: float) -> None:
         """Tell the calendar time; once a second or so, so that a clock that was set is noticed."""
         self._offset = unix_time - now
-        if self._certificate is not None and self._certificate.is_worn(unix_time):
-            self._certificate = None
+        if self.station is not None:
+            self.station.peers.set_clock(now, unix_time)
+            self._tell_station(now)
+        worn = self._certificate is not None and self._certificate.is_worn(unix_time)
+        if worn and self._identity is not None:
+            self._certify(unix_time)
             self._tell_entry(now)
-            self._settle(now)
+        self._settle(now)
 
     # Commands
 
@@ -172,8 +204,16 @@ class Node:
 
         `with_addresses`: the record names where others see this node, for everybody who knows the address.
         """
-        self._identity, self._device, self._certificate = identity, device, None
+        self._identity, self._device = identity, device
         self._with_addresses = with_addresses
+        certificate = self._certify(self.unix_time(now))
+        peers = Peers(
+            now, self.unix_time(now), rng=self._rng, suite=self._suite, kem=self._kem, device=device,
+            identity=identity.public, certificate=certificate, policy=self._policy, families=self._families,
+        )  # fmt: skip
+        self.station = Station(now, peers)
+        self.station.set_hosts(now, self._local)
+        self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
         if self._joined:
             self._tell_entry(now)
@@ -212,11 +252,61 @@ class Node:
             del self._asked[operation]
             self.dht.cancel(operation)
 
+    # People
+
+    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
+        """Begin to reach a person, whose record `found` tells; see `Peers.reach`.  Raises UsageError."""
+        return self._links().reach(now, identity, trust=trust, relayed_only=relayed_only)
+
+    def found(self, now: float, reach: int, record: Record | None) -> int:
+        """Dial the devices of a record; how many are being dialled.  None: no (newer) record will come."""
+        dialled = 0
+        if record is None:
+            self._links().finish(now, reach)
+        else:
+            dialled = self._links().found(now, reach, callable_devices(record, self.unix_time(now)))
+        self._settle(now)
+        return dialled
+
+    def give_up(self, now: float, reach: int) -> None:
+        """Stop to reach somebody; no event of it follows."""
+        self._links().give_up(now, reach)
+        self._settle(now)
+
+    def echo(self, now: float, link: int, number: int) -> tuple[Path, ...]:
+        """Send an echo along a link; the paths it takes.  Raises UsageError where the link is over."""
+        paths = self._links().echo(now, link, number)
+        self._settle(now)
+        return paths
+
+    def hang_up(self, now: float, link: int) -> None:
+        """End a link; no event of it follows."""
+        self._links().close(now, link)
+        self._settle(now)
+
+    def _links(self) -> Peers:
+        if self.station is None:
+            raise UsageError("this node has no identity, so it can reach nobody; make one with `meshcall id new`")
+        return self.station.peers
+
+    # The network
+
+    def set_local_addresses(self, now: float, endpoints: Iterable[Endpoint]) -> None:
+        """The endpoints of our own sockets."""
+        self._local = tuple(endpoints)
+        self.dht.set_local_addresses(now, self._local)
+        if self.station is not None:
+            self.station.set_hosts(now, self._local)
+        self._settle(now)
+
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept: find the network anew and publish at once."""
         self.counters["network changed"] += 1
         self._outside.clear()
         self.dht.network_changed(now)
+        if self.station is not None:
+            self._tell_station(now)
+            self.station.network_changed(now)
         if self._publisher is not None and self._joined:
             self._republish_at = now + (SETTLE_SECONDS if self._with_addresses else 0.0)
             if not self._with_addresses:
@@ -236,19 +326,27 @@ class Node:
 
     # What is published
 
+    def _certify(self, unix_time: float) -> Certificate:
+        assert self._identity is not None
+        assert self._device is not None
+        self._certificate = self._device.certify(self._suite, self._identity, unix_time)
+        if self.station is not None:
+            self.station.peers.links.set_certificate(self._certificate)
+        return self._certificate
+
     def _tell_entry(self, now: float) -> None:
         publisher, identity, device = self._publisher, self._identity, self._device
         if publisher is None or identity is None or device is None or not self._joined:
             return
         unix_time = self.unix_time(now)
-        if self._certificate is None:
-            self._certificate = device.certify(self._suite, identity, unix_time)
+        certificate = self._certificate or self._certify(unix_time)
         outside = self._outside.values() if self._with_addresses else ()
         entry = DeviceEntry(
             serial=device.serial,
             static=device.public,
-            expiry=self._certificate.expiry,
-            signature=self._certificate.signature,
+            expiry=certificate.expiry,
+            signature=certificate.signature,
+            capabilities=0 if self._kem is None else CAPABILITY_ML_KEM,
             direct_v4=tuple(where for where in outside if len(where) == ENDPOINT_V4_BYTES),
             direct_v6=tuple(where for where in outside if len(where) != ENDPOINT_V4_BYTES),
         )
@@ -266,10 +364,15 @@ class Node:
             self._outside.pop(event.family, None)
         else:
             self._outside[event.family] = event.outside
+        self._tell_station(now)
         if self._republish_at is None:
             self._tell_entry(now)
         elif event.outside is not None:
             self._republish(now)
+
+    def _tell_station(self, now: float) -> None:
+        if self.station is not None:
+            self.station.set_outside(now, self._outside.values(), self.dht.sightings(4))
 
     # Carrying between the parts
 
@@ -277,6 +380,12 @@ class Node:
         """Carry requests to the DHT and its events back until nothing is left to carry."""
         while self._carry_requests(now) or self._carry_events(now):
             pass
+        if self.station is not None:
+            self.station.carry(now)
+            self.outbox += self.station.outbox
+            self.station.outbox.clear()
+            self.events += self.station.events
+            self.station.events.clear()
 
     def _carry_requests(self, now: float) -> bool:
         carried = False

@@ -240,6 +240,10 @@ class Dht:
         live.sort(key=lambda contact: -contact.seen)
         return [(contact.id, contact.endpoint) for contact in live[:limit]]
 
+    def sightings(self, family: int = 4) -> list[Endpoint]:
+        """At which endpoints others see our socket, the oldest word first."""
+        return self._observed[family].sightings() if family in self._observed else []
+
     def status(self, now: float) -> DhtStatus:
         """Everything that is worth showing."""
         families = []

@@ -1,0 +1,486 @@
+"""All links of a device with what lives on them: a prober for each, echoes, and the policy of addresses.
+
+Puts `handshake` and `path` together, which know nothing of each other.  Its outbox and its `receive`
+speak of paths; what a path means on the wire is the matter of the one above.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from meshcall.errors import BadPacket, UsageError
+from meshcall.handshake.budget import Budget
+from meshcall.handshake.dial import REPEAT_SECONDS, Callee, DialError
+from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY, Closed, Established, Frame, LinkEvent, Message, Roamed
+from meshcall.handshake.links import Links
+from meshcall.handshake.stream import LinkBusyError
+from meshcall.path.budget import ProbeBudget
+from meshcall.path.candidates import Trust
+from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, PathChosen
+from meshcall.path.life import MappingLife
+from meshcall.path.paths import is_relayed
+from meshcall.path.prober import Prober
+from meshcall.peers.events import (
+    EchoAnswered,
+    LeaseMessage,
+    LinkDown,
+    LinkUp,
+    PathChanged,
+    PeerEvent,
+    PeerStatus,
+    Reached,
+    RelayInDoubt,
+    Unreached,
+)
+from meshcall.peers.policy import PeerPolicy
+from meshcall.peers.reach import Reach, paths_of
+from meshcall.wire.control import (
+    FRAME_ECHO_ANSWER,
+    FRAME_ECHO_ASK,
+    FRAMES_PATH_FROM,
+    FRAMES_PATH_TO,
+    MESSAGE_CANDIDATES,
+    MESSAGE_LEASE,
+    NUMBER_MAX,
+    decode_echo,
+    encode_echo,
+)
+from meshcall.wire.path import NO_PORTS, Candidate, Ports
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from meshcall.crypto.kem import Kem
+    from meshcall.crypto.suite import Suite
+    from meshcall.identity import Certificate, Device
+    from meshcall.path.paths import Path
+    from meshcall.wire.record import DeviceEntry
+
+REACHES_MAX = 64
+PROBERS_MAX = 512
+"""Links whose paths are looked after; beyond it a stranger's link stays on the path it came by."""
+ECHOES_MAX = 256
+"""Of one link, unanswered."""
+ECHOES_PER_SECOND = 100.0
+"""Answered on one link."""
+RELAY_KEEP_ALIVE_SECONDS = 300.0
+"""On links that carry only lease messages; the checks of the lease keep the NAT's mapping open."""
+
+_REASONS = {
+    NO_ANSWER: "it did not answer; it may have left the network a moment ago",
+    WRONG_IDENTITY: "somebody else answered in its place",
+}
+
+
+class _Peer:
+    """An open link."""
+
+    __slots__ = ("asked", "budget", "identity", "incoming", "is_lease", "prober", "serial", "since", "trust")
+
+    def __init__(self, now: float, event: Established, trust: Trust, *, is_lease: bool) -> None:
+        self.identity = event.identity
+        self.serial = event.certificate.serial
+        self.incoming = event.incoming
+        self.trust = trust
+        self.since = now
+        self.is_lease = is_lease
+        self.prober: Prober | None = None
+        self.asked: dict[int, float] = {}
+        self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
+
+
+class Peers:
+    """A `core.Core`, with paths in the place of endpoints."""
+
+    def __init__(
+        self,
+        now: float,
+        unix_time: float,
+        *,
+        rng: Random,
+        suite: Suite,
+        kem: Kem | None,
+        device: Device,
+        identity: bytes,
+        certificate: Certificate,
+        policy: PeerPolicy,
+        families: tuple[int, ...] = (4,),
+    ) -> None:
+        """`identity`: the public key behind `certificate`."""
+        self.links = Links(
+            now, unix_time, suite=suite, kem=kem, device=device, identity=identity, certificate=certificate
+        )
+        self.outbox: list[tuple[Path, bytes]] = self.links.outbox
+        self.events: list[PeerEvent] = []
+        self.counters: Counter[str] = Counter()
+        self.policy = policy
+        self._rng = rng
+        self._own = identity
+        self._static = device.public
+        self._families = families
+        self._budget = ProbeBudget(now)
+        self._life = MappingLife()
+        self._candidates: tuple[Candidate, ...] = ()
+        self._ports = NO_PORTS
+        self._peers: dict[int, _Peer] = {}
+        self._probers = 0
+        self._reaches: dict[int, Reach] = {}
+        self._dials: dict[int, Reach] = {}  # by link to be
+        self._lease_dials: set[int] = set()
+        self._last_reach = 0
+        self._due: list[tuple[float, int]] = []
+        self._scheduled: dict[int, float] = {}
+
+    # Reaching somebody
+
+    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
+        """Begin to reach an identity; tell its records with `found`.  Reached or Unreached of this number follows.
+
+        `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record.
+        Raises UsageError while too many are under way.
+        """
+        if len(self._reaches) >= REACHES_MAX:
+            raise UsageError(f"{REACHES_MAX} people are being called already; wait for one of them")
+        self._last_reach += 1
+        trust = trust or self.policy.trust_of(self._own, identity)
+        self._reaches[self._last_reach] = Reach(self._last_reach, identity, trust, relayed_only)
+        return self._last_reach
+
+    def found(self, now: float, reach: int, devices: Iterable[DeviceEntry]) -> int:
+        """Dial these devices of the record, or tell a dial of more paths; how many are being dialled."""
+        found = self._reaches.get(reach)
+        if found is None:
+            return 0
+        for entry in devices:
+            paths = paths_of(entry, self._families, relayed_only=found.relayed_only)
+            if not paths or entry.static == self._static:
+                continue
+            if entry.static in found.dials:
+                self.links.add_paths(now, found.dials[entry.static], paths)
+                continue
+            try:
+                link = self.links.dial(now, paths, Callee.of(found.identity, entry))
+            except DialError as problem:
+                found.reason = str(problem)
+                continue
+            found.dials[entry.static] = link
+            found.began[link] = now
+            self._dials[link] = found
+        self._settle(now)
+        return len(found.began)
+
+    def finish(self, now: float, reach: int) -> None:
+        """No newer record will come."""
+        found = self._reaches.get(reach)
+        if found is not None:
+            found.is_final = True
+            self._perhaps_unreached(found)
+
+    def give_up(self, now: float, reach: int) -> None:
+        """Stop an attempt; no event of it follows."""
+        found = self._reaches.pop(reach, None)
+        if found is not None:
+            self._end_dials(now, found)
+
+    # Links
+
+    def dial_relay(self, now: float, paths: list[Path], static: bytes) -> int:
+        """A link that carries lease messages, to whoever has this static key.  Raises DialError."""
+        callee = Callee(static, None, hybrid=True)
+        link = self.links.dial(now, paths, callee, keep_alive=RELAY_KEEP_ALIVE_SECONDS)
+        self._lease_dials.add(link)
+        return link
+
+    def send_lease_message(self, now: float, link: int, data: bytes) -> None:
+        """Send a lease message; lost where the link is over."""
+        self._send_message(now, link, data)
+        self._settle(now)
+
+    def close(self, now: float, link: int) -> None:
+        """End a link or a dial; no event follows."""
+        self._lease_dials.discard(link)
+        self._forget(link)
+        self.links.close(now, link)
+        self._settle(now)
+
+    def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
+        """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
+
+        Raises UsageError where there is no such link.
+        """
+        peer = self._peers.get(link)
+        if peer is None:
+            raise UsageError(f"there is no open link {link}")
+        while len(peer.asked) >= ECHOES_MAX:
+            del peer.asked[next(iter(peer.asked))]
+        peer.asked[number & NUMBER_MAX] = now
+        paths = self._send_frame(now, link, peer, FRAME_ECHO_ASK, encode_echo(number & NUMBER_MAX, size))
+        self._settle(now)
+        return paths
+
+    def trust(self, now: float, link: int, trust: Trust) -> None:
+        """What the other side of a link may learn from now on: a call was accepted, or ended."""
+        peer = self._peers.get(link)
+        if peer is not None:
+            peer.trust = trust
+            if peer.prober is not None:
+                peer.prober.set_trust(now, trust)
+                self._drain(now, link, peer.prober)
+            self._settle(now)
+
+    # What is known of this device
+
+    def set_clock(self, now: float, unix_time: float) -> None:
+        """What the calendar says."""
+        self.links.set_clock(now, unix_time)
+
+    def set_local(self, now: float, candidates: Iterable[Candidate], ports: Ports) -> None:
+        """Where this device may be reached now; every peer that is trusted with it is told."""
+        candidates = tuple(candidates)
+        if candidates == self._candidates and ports == self._ports:
+            return
+        self._candidates, self._ports = candidates, ports
+        for link, prober in self._all_probers():
+            prober.set_local(now, candidates, ports)
+            self._drain(now, link, prober)
+        self._settle(now)
+
+    def network_changed(self, now: float) -> None:
+        """Another address, or the machine slept."""
+        for link, prober in self._all_probers():
+            prober.network_changed(now)
+            self._drain(now, link, prober)
+        self._settle(now)
+
+    def status(self, now: float) -> list[PeerStatus]:
+        """All open links."""
+        return [
+            PeerStatus(
+                link, peer.identity, peer.serial, peer.incoming, peer.trust.tells, now - peer.since,
+                self.links.path(link), None if peer.prober is None else peer.prober.status(now),
+            )
+            for link, peer in self._peers.items()
+        ]  # fmt: skip
+
+    # The members of a core
+
+    def receive(self, now: float, path: Path, datagram: bytes) -> None:
+        """Take one datagram of a link."""
+        self.links.receive(now, path, datagram)
+        self._settle(now)
+
+    def wake(self, now: float) -> None:
+        """Do what time has made due."""
+        due = self.links.next_wake()
+        if due is not None and due <= now:
+            self.links.wake(now)
+        while self._due and self._due[0][0] <= now:
+            when, link = heapq.heappop(self._due)
+            if self._scheduled.get(link) != when:
+                continue
+            del self._scheduled[link]
+            peer = self._peers.get(link)
+            if peer is not None and peer.prober is not None:
+                peer.prober.wake(now)
+                self._drain(now, link, peer.prober)
+        self._settle(now)
+
+    def next_wake(self) -> float | None:
+        """When `wake` wants to be called."""
+        while self._due and self._scheduled.get(self._due[0][1]) != self._due[0][0]:
+            heapq.heappop(self._due)
+        times = [self.links.next_wake(), self._due[0][0] if self._due else None]
+        return min((time for time in times if time is not None), default=None)
+
+    # What links say
+
+    def _settle(self, now: float) -> None:
+        while self.links.events:
+            events, self.links.events[:] = list(self.links.events), []
+            for event in events:
+                self._take(now, event)
+
+    def _take(self, now: float, event: LinkEvent) -> None:
+        if isinstance(event, Established):
+            self._established(now, event)
+            return
+        if isinstance(event, Closed):
+            self._closed(now, event)
+            return
+        peer = self._peers.get(event.link)
+        if peer is None:
+            return
+        if isinstance(event, Frame):
+            self._frame(now, peer, event)
+        elif isinstance(event, Message):
+            self._message(now, peer, event)
+        elif isinstance(event, Roamed) and peer.prober is not None:
+            peer.prober.heard(now, event.path)
+            self._drain(now, event.link, peer.prober)
+
+    def _established(self, now: float, event: Established) -> None:
+        link = event.link
+        reach = self._dials.pop(link, None)
+        trust = self.policy.trust_of(self._own, event.identity) if reach is None else reach.trust
+        peer = self._peers[link] = _Peer(now, event, trust, is_lease=link in self._lease_dials)
+        self._lease_dials.discard(link)
+        self.events.append(LinkUp(link, event.path, event.identity, event.certificate.static, event.incoming))
+        if reach is None:
+            return
+        took = now - reach.began.pop(link)
+        self._reaches.pop(reach.number, None)
+        self._end_dials(now, reach)
+        self._look_after(now, link, peer, event.path, took if took < REPEAT_SECONDS else None)
+        self.events.append(Reached(reach.number, link, event.path, event.hybrid))
+
+    def _closed(self, now: float, event: Closed) -> None:
+        self._lease_dials.discard(event.link)
+        self._forget(event.link)
+        self.events.append(LinkDown(event.link, event.reason))
+        reach = self._dials.pop(event.link, None)
+        if reach is not None:
+            reach.began.pop(event.link, None)
+            reach.reason = _REASONS.get(event.reason, event.reason)
+            self._perhaps_unreached(reach)
+
+    def _frame(self, now: float, peer: _Peer, event: Frame) -> None:
+        link, kind = event.link, event.kind
+        prober = peer.prober or self._look_after(now, link, peer, event.path, None)
+        if FRAMES_PATH_FROM <= kind <= FRAMES_PATH_TO:
+            if prober is not None:
+                prober.receive(now, event.path, kind, event.data)
+                self._drain(now, link, prober)
+            return
+        if prober is not None:
+            prober.heard(now, event.path)
+        try:
+            if kind == FRAME_ECHO_ASK:
+                self._answer_echo(now, peer, event)
+            elif kind == FRAME_ECHO_ANSWER:
+                number = decode_echo(event.data)
+                asked = peer.asked.pop(number, None)
+                if asked is None:
+                    self.counters["echo answered twice or late"] += 1
+                else:
+                    self.events.append(EchoAnswered(link, number, event.path, now - asked))
+            else:
+                self.counters["frame of unknown kind"] += 1
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+        if prober is not None:
+            self._drain(now, link, prober)
+
+    def _answer_echo(self, now: float, peer: _Peer, event: Frame) -> None:
+        """Back where it came from, so that the asker learns of that path and no other."""
+        decode_echo(event.data)
+        if not self.policy.answers_ping(self._own, peer.identity):
+            self.counters["echo not answered: policy"] += 1
+        elif not peer.budget.take(now):
+            self.counters["echo not answered: too many"] += 1
+        else:
+            self.links.send_frame(now, event.link, FRAME_ECHO_ANSWER, event.data, event.path)
+            if peer.prober is not None:
+                peer.prober.sent(now, event.path)
+
+    def _message(self, now: float, peer: _Peer, event: Message) -> None:
+        kind = event.data[0] if event.data else -1
+        if kind == MESSAGE_LEASE:
+            self.events.append(LeaseMessage(event.link, event.data))
+        elif kind == MESSAGE_CANDIDATES:
+            prober = peer.prober or self._look_after(now, event.link, peer, self.links.path(event.link), None)
+            if prober is not None:
+                prober.take_message(now, event.data)
+                self._drain(now, event.link, prober)
+        else:
+            self.counters["control message of unknown kind"] += 1
+
+    # Probers
+
+    def _look_after(self, now: float, link: int, peer: _Peer, path: Path, rtt: float | None) -> Prober | None:
+        """A prober for this link; None where it needs none, or there are too many."""
+        if peer.is_lease or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
+            return None
+        self._probers += 1
+        prober = peer.prober = Prober(
+            now, rng=self._rng, path=path, budget=self._budget, life=self._life, rtt=rtt, trust=peer.trust,
+            candidates=self._candidates, ports=self._ports,
+        )  # fmt: skip
+        self._drain(now, link, prober)
+        return prober
+
+    def _drain(self, now: float, link: int, prober: Prober) -> None:
+        """Send what a prober wants to be sent, and do what it has decided."""
+        for data in prober.messages:
+            self._send_message(now, link, data)
+        prober.messages.clear()
+        for frame in prober.outbox:
+            if frame.socket or frame.low_ttl:
+                self.counters["needs another socket or hop limit"] += 1
+                continue
+            try:
+                self.links.send_frame(now, link, frame.kind, frame.payload, frame.path)
+            except UsageError:  # it ended meanwhile; Closed says so
+                break
+        prober.outbox.clear()
+        for event in prober.events:
+            if isinstance(event, PathChosen):
+                if event.best is not None and link in self._peers:
+                    self._set_path(link, event.best)
+                self.events.append(PathChanged(link, event.best, event.second, event.reason))
+            elif isinstance(event, InDoubt):
+                if is_relayed(event.path):
+                    self.events.append(RelayInDoubt(event.path))
+            elif isinstance(event, OutsideSeen | OutsideWanted):
+                self.events.append(event)
+        prober.events.clear()
+        due = prober.next_wake()
+        if due is not None and self._scheduled.get(link) != due:
+            self._scheduled[link] = due
+            heapq.heappush(self._due, (due, link))
+
+    def _all_probers(self) -> list[tuple[int, Prober]]:
+        return [(link, peer.prober) for link, peer in self._peers.items() if peer.prober is not None]
+
+    # Small things
+
+    def _set_path(self, link: int, path: Path) -> None:
+        try:
+            self.links.set_path(link, path)
+        except UsageError:
+            self.counters["path of a link that is over"] += 1
+
+    def _send_frame(self, now: float, link: int, peer: _Peer, kind: int, payload: bytes) -> tuple[Path, ...]:
+        paths = peer.prober.duplicates(now) if peer.prober is not None else ()
+        paths = paths or (self.links.path(link),)
+        for path in paths:
+            self.links.send_frame(now, link, kind, payload, path)
+        if peer.prober is not None:
+            self._drain(now, link, peer.prober)
+        return paths
+
+    def _send_message(self, now: float, link: int, data: bytes) -> None:
+        try:
+            self.links.send_message(now, link, data)
+        except LinkBusyError:
+            self.counters["control stream busy"] += 1
+        except UsageError:
+            self.counters["message to a link that is over"] += 1
+
+    def _perhaps_unreached(self, reach: Reach) -> None:
+        if reach.is_final and not reach.began and self._reaches.pop(reach.number, None) is not None:
+            self.events.append(Unreached(reach.number, reach.reason))
+
+    def _end_dials(self, now: float, reach: Reach) -> None:
+        for link in reach.began:
+            self._dials.pop(link, None)
+            self.links.close(now, link)
+        reach.began.clear()
+
+    def _forget(self, link: int) -> None:
+        peer = self._peers.pop(link, None)
+        self._scheduled.pop(link, None)
+        if peer is not None and peer.prober is not None:
+            self._probers -= 1

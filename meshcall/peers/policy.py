@@ -1,0 +1,30 @@
+"""Who is trusted with what: addresses, answers to pings.  Values only; DESIGN and docs/links.md say why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from meshcall.path.candidates import Trust
+
+AnswerPings = Literal["all", "trusted", "nobody"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPolicy:
+    """What the owner of this device has decided."""
+
+    trusted: frozenset[bytes] = frozenset()
+    """Identity keys that may learn the addresses of this device; its own identity always may."""
+    answer_pings: AnswerPings = "all"
+    """Whose pings are answered.  An answer tells no more than the handshake before it: that the device is there."""
+
+    def trust_of(self, own: bytes, identity: bytes) -> Trust:
+        """What an identity that calls, or is called, may learn."""
+        return Trust.FULL if identity in self.trusted or identity == own else Trust.NONE
+
+    def answers_ping(self, own: bytes, identity: bytes) -> bool:
+        """Whether a ping of this identity is answered."""
+        if self.answer_pings == "trusted":
+            return self.trust_of(own, identity) is Trust.FULL
+        return self.answer_pings == "all"
