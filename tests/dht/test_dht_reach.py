@@ -36,9 +36,11 @@ def test_a_read_only_node_says_so_answers_nobody_and_is_in_no_table() -> None:
     assert world.nodes[quiet].status(world.now).items == 0
 
 
-def natted(forwarded: bool, seed: int = 12) -> tuple[SmallWorld, list[Endpoint], Endpoint, Nat]:
-    """A public network and one node behind an address-restricted NAT, perhaps with a forwarded port."""
-    world, places = public_world(40, seed)
+def natted(forwarded: bool, seed: int = 12, nodes: int = 90) -> tuple[SmallWorld, list[Endpoint], Endpoint, Nat]:
+    """A public network and one node behind an address-restricted NAT, perhaps with a forwarded port.
+
+    The network is so large that the node leaves most of it alone: whom it has asked proves nothing."""
+    world, places = public_world(nodes if forwarded else 40, seed)
     where = endpoint("203.0.113.50", 6881)
     nat = Nat(world, [where], [where] if forwarded else [])
     world.passes = nat
