@@ -178,7 +178,7 @@ class MmsgBatch4(_Mmsg):
         if len(route.source) != ENDPOINT_V4_BYTES or len(route.destination) != ENDPOINT_V4_BYTES:
             return
         source, frame_id = _name_word(route.source), _word(route.frame_id)
-        head = bytes(LEAD_BYTES) + bytes([route.head[0], route.kind, 0, 0])
+        head = bytes(LEAD_BYTES) + route.opening
         self._table[frame_id ^ source] = (
             source, _word(head), _word(bytes(LEAD_BYTES) + route.head[:4]), _word(route.head[4:]),
             _name_word(route.destination), route, route.lease, route.payer,
@@ -350,7 +350,7 @@ class PlainBatch:
 
 def _fits(data: bytearray, at: int, route: Route) -> bool:
     """Whether the first four bytes of a frame are those of this route's direction."""
-    return data[at] == route.head[0] and data[at + 1] == route.kind and not data[at + 2] and not data[at + 3]
+    return data[at : at + 4] == route.opening
 
 
 def _word(eight: bytes) -> int:

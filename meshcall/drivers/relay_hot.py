@@ -37,8 +37,8 @@ class HotPath:
     """Reads sockets in place of the node's own reading task, from `run` on.
 
     `deliver(now, source, data)` gets, in the trio thread, what no route took; `settle(now)` is called
-    after each such batch; neither may raise.  Call `update` after every turn of the core, so that its routes take effect.
-    The sockets stay their owner's: they may be closed after `run` has ended, and not before.
+    after each such batch; neither may raise.  Call `update` after every turn of the core, so that
+    its routes take effect.  The sockets stay their owner's: they may be closed after `run` has ended, and not before.
     """
 
     def __init__(

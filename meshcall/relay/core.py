@@ -89,12 +89,7 @@ class RelayCore:
         """Take one frame."""
         self.quotas.refill(now)
         route = self.tables.routes.get(data[4:12] + source)
-        if (
-            route is not None
-            and data[0] == wire.MAGIC
-            and data[1] == route.kind
-            and wire.HEAD_BYTES < len(data) <= wire.FRAME_BYTES_MAX
-        ):
+        if route is not None and data[:4] == route.opening and wire.HEAD_BYTES < len(data) <= wire.FRAME_BYTES_MAX:
             refused = self.quotas.pay(len(data), route.lease, route.payer)
             if refused:
                 self.counters[f"over quota: {refused}"] += 1

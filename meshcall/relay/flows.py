@@ -10,7 +10,7 @@ from __future__ import annotations
 from meshcall.dht.node_id import source_of
 from meshcall.relay.places import Place, endpoint_of_place
 from meshcall.relay.quota import NO_LIMIT, Allowance, Quotas
-from meshcall.wire.relay import TO_CALLER, TO_FLOW, TO_HOLDER, TO_LEASE, frame
+from meshcall.wire.relay import MAGIC, TO_CALLER, TO_FLOW, TO_HOLDER, TO_LEASE, frame
 
 BARRED_MAX = 64
 """Senders that one lease keeps out at a time; the oldest goes first."""
@@ -61,7 +61,7 @@ class Source:
 class Route:
     """One direction of an established flow: what comes from `source` with this id goes to `destination`."""
 
-    __slots__ = ("destination", "frame_id", "head", "kind", "last", "lease", "payer", "source")
+    __slots__ = ("destination", "frame_id", "head", "last", "lease", "opening", "payer", "source")
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class Route:
         lease: Allowance,
         payer: Allowance,
     ) -> None:
-        self.kind = kind
-        """TO_LEASE or TO_FLOW."""
+        self.opening = bytes([MAGIC, kind, 0, 0])
+        """The first four bytes of what comes in; the kind is TO_LEASE or TO_FLOW."""
         self.frame_id = frame_id
         self.source = source
         self.head = head

@@ -1,0 +1,290 @@
+"""Frames over TCP, for networks that bar UDP: two bytes of length, then what would have been a datagram.
+
+The same for the relay (`TcpRelay`, which listens) and for holders and callers (`TcpPaths`, which
+connects).  Voice must not wait: what a connection has no room for is dropped, and one that stays full
+is closed.  A connection that sends anything out of form is closed.  What a datagram means is the core's.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from meshcall.core import Endpoint, endpoint, host_of, port_of
+from meshcall.relay.places import Place, endpoint_of_place, tcp_place
+
+LENGTH_BYTES = 2
+DATAGRAM_BYTES_MAX = 1500
+"""A longer one ends the connection."""
+CONNECTIONS_MAX = 256
+CONNECTIONS_PER_ADDRESS_MAX = 16
+FIRST_SECONDS = 5.0
+"""In this time a new connection has to send its first whole datagram."""
+IDLE_SECONDS = 120.0
+"""A connection that sends nothing for so long is closed; holders check more often."""
+CONNECT_SECONDS = 5.0
+QUEUE_BYTES = 32_000
+"""Waiting for one connection; at 60 kbit/s this is four seconds of voice, which nobody wants to hear."""
+SLOW_SECONDS = 3.0
+"""A reader that leaves the queue full for so long is closed."""
+READ_BYTES = 16_384
+SOCKET_BUFFER_BYTES = 64_000
+"""Asked of the system for sending: what waits there is late too."""
+PATHS_MAX = 16
+"""Connections to relays that a holder or caller keeps."""
+
+Deliver = Callable[[float, Place, bytes], None]
+Gone = Callable[[float, Place], None]
+
+
+class Connection:
+    """One TCP connection as a way for datagrams; `send` never waits."""
+
+    def __init__(self, stream: trio.SocketStream, place: Place, counters: Counter[str]) -> None:
+        self.place = place
+        self._stream = stream
+        self._counters = counters
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._more = trio.Event()
+        self._full_since: float | None = None
+        self._scope = trio.CancelScope()
+
+    def send(self, now: float, data: bytes) -> None:
+        """Send a datagram, or drop it where there is no room."""
+        if self._queued + len(data) > QUEUE_BYTES:
+            self._counters["tcp no room"] += 1
+            if self._full_since is None:
+                self._full_since = now
+            elif now - self._full_since >= SLOW_SECONDS:
+                self._counters["tcp slow reader closed"] += 1
+                self.close()
+            return
+        self._queue.append(len(data).to_bytes(LENGTH_BYTES, "big") + data)
+        self._queued += len(data) + LENGTH_BYTES
+        self._more.set()
+
+    def close(self) -> None:
+        """End it; what is queued is dropped."""
+        self._scope.cancel()
+
+    async def run(self, deliver: Deliver) -> None:
+        """Carry both ways until either side closes or breaks the form."""
+        with self._scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read(deliver)
+                    nursery.cancel_scope.cancel()
+            except* (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._counters["tcp broken"] += 1
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self._stream)
+
+    async def _read(self, deliver: Deliver) -> None:
+        rest = bytearray()
+        wait = FIRST_SECONDS
+        while True:
+            with trio.move_on_after(wait) as patience:
+                chunk = await self._stream.receive_some(READ_BYTES)
+            if patience.cancelled_caught:
+                self._counters["tcp silent closed"] += 1
+                return
+            if not chunk:
+                return
+            rest += chunk
+            now = trio.current_time()
+            at = 0
+            while len(rest) - at >= LENGTH_BYTES:
+                size = rest[at] << 8 | rest[at + 1]
+                if not 0 < size <= DATAGRAM_BYTES_MAX:
+                    self._counters["tcp bad length"] += 1
+                    return
+                end = at + LENGTH_BYTES + size
+                if len(rest) < end:
+                    break
+                deliver(now, self.place, bytes(rest[at + LENGTH_BYTES : end]))
+                at = end
+                wait = IDLE_SECONDS
+            del rest[:at]
+
+    async def _write(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._queue:
+                batch = b"".join(self._queue)
+                self._queue.clear()
+                await self._stream.send_all(batch)
+                self._queued -= len(batch)
+                if self._queued <= QUEUE_BYTES // 2:
+                    self._full_since = None
+
+
+def _prepare(stream: trio.SocketStream) -> None:
+    """No waiting for more to send, and little room where late voice could pile up."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+
+
+def _endpoint_of(name: Any) -> Endpoint:
+    host = name[0].partition("%")[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return endpoint(host, name[1])
+
+
+class TcpRelay:
+    """The relay's listening side.  Each connection is a place of its own."""
+
+    def __init__(self, deliver: Deliver, gone: Gone) -> None:
+        self.counters: Counter[str] = Counter()
+        self._deliver = deliver
+        self._gone = gone
+        self._connections: dict[Place, Connection] = {}
+        self._by_host: Counter[str] = Counter()
+        self._number = 0
+
+    def __len__(self) -> int:
+        """Connections now."""
+        return len(self._connections)
+
+    def send(self, now: float, place: Place, data: bytes) -> None:
+        """Send a datagram to a TCP place; to one that is gone, nothing."""
+        connection = self._connections.get(place)
+        if connection is None:
+            self.counters["tcp place gone"] += 1
+        else:
+            connection.send(now, data)
+
+    async def run(
+        self,
+        listeners: list[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve these listeners until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener, nursery)
+            task_status.started()
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as problem:  # out of files, mostly: others will close theirs
+                self.counters[f"tcp accept {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
+                await trio.sleep(0.1)
+                continue
+            nursery.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            where = _endpoint_of(stream.socket.getpeername())
+        except OSError:
+            await trio.aclose_forcefully(stream)
+            return
+        host = host_of(where)
+        if len(self._connections) >= CONNECTIONS_MAX or self._by_host[host] >= CONNECTIONS_PER_ADDRESS_MAX:
+            self.counters["tcp refused: too many"] += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self._number = (self._number + 1) % 2**32 or 1
+        place = tcp_place(where, self._number)
+        _prepare(stream)
+        connection = self._connections[place] = Connection(stream, place, self.counters)
+        self._by_host[host] += 1
+        self.counters["tcp accepted"] += 1
+        try:
+            await connection.run(self._deliver)
+        finally:
+            del self._connections[place]
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
+            self._gone(trio.current_time(), place)
+
+
+class TcpPaths:
+    """The connecting side: one connection to each relay that is written to, opened when first needed.
+
+    A relay's place is `tcp_place(endpoint, 0)`.  `gone` is also called where connecting failed.
+    """
+
+    def __init__(self, deliver: Deliver, gone: Gone) -> None:
+        self.counters: Counter[str] = Counter()
+        self._deliver = deliver
+        self._gone = gone
+        self._connections: dict[Place, Connection] = {}
+        self._opening: dict[Place, list[bytes]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        """Connections open or being opened."""
+        return len(self._connections) + len(self._opening)
+
+    def send(self, now: float, place: Place, data: bytes) -> None:
+        """Send a datagram to a relay; while the connection is being opened a few wait."""
+        connection = self._connections.get(place)
+        if connection is not None:
+            connection.send(now, data)
+            return
+        waiting = self._opening.get(place)
+        if waiting is None:
+            if self._nursery is None or len(self) >= PATHS_MAX:
+                self.counters["tcp refused: too many"] += 1
+                return
+            waiting = self._opening[place] = []
+            self._nursery.start_soon(self._open, place)
+        if sum(map(len, waiting)) + len(data) <= QUEUE_BYTES:
+            waiting.append(data)
+        else:
+            self.counters["tcp no room"] += 1
+
+    def close(self, place: Place) -> None:
+        """End the connection to a relay."""
+        connection = self._connections.get(place)
+        if connection is not None:
+            connection.close()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep connections until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def _open(self, place: Place) -> None:
+        where = endpoint_of_place(place)
+        try:
+            stream = None
+            with trio.move_on_after(CONNECT_SECONDS):
+                stream = await trio.open_tcp_stream(host_of(where), port_of(where))
+        except OSError as problem:
+            self.counters[f"tcp connect {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
+        waiting = self._opening.pop(place, [])
+        if stream is None:
+            self.counters["tcp connect failed"] += 1
+            self._gone(trio.current_time(), place)
+            return
+        _prepare(stream)
+        connection = self._connections[place] = Connection(stream, place, self.counters)
+        now = trio.current_time()
+        for data in waiting:
+            connection.send(now, data)
+        try:
+            await connection.run(self._deliver)
+        finally:
+            del self._connections[place]
+            self._gone(trio.current_time(), place)
