@@ -22,6 +22,8 @@ STREAM_GAP_MOST_SECONDS = 0.12
 SILENCE_LEAST_SECONDS = 0.08
 SILENCE_MOST_SECONDS = 0.24
 SILENCE_DEVIATIONS = 6
+DEAF_SECONDS = 2.0
+"""After so long the stream is taken to have ended."""
 MISSED_SILENT = 2
 """Probes unanswered in a row, and nothing else heard meanwhile, before a path is silent ..."""
 MISSED_ONE_WAY = 4
@@ -194,8 +196,8 @@ class Health:
         return self._stream >= STREAM_FRAMES_LEAST and not self._is_quiet(now)
 
     def is_deaf(self, now: float) -> bool:
-        """Whether a stream was heard here, and has stopped."""
-        return self._is_quiet(now)
+        """Whether a stream was heard here, and has stopped a moment ago."""
+        return self._is_quiet(now) and self.frame_at is not None and now - self.frame_at < DEAF_SECONDS
 
     def state(self, now: float) -> State:
         """How good it is now."""

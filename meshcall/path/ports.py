@@ -56,9 +56,15 @@ class PortWatch:
         self._seen.clear()
 
     def outside(self, now: float) -> Endpoint | None:
-        """The endpoint seen last, with the address that most see."""
+        """Where others see the socket.
+
+        With a port for each destination only the address means something; then it is the sighting
+        that changes least.
+        """
         fresh = self._fresh(now)
-        return fresh[-1] if fresh else None
+        if not fresh:
+            return None
+        return fresh[0] if judge(fresh).mapping in (Mapping.SEQUENTIAL, Mapping.RANDOM) else fresh[-1]
 
     def ports(self, now: float, local: Iterable[Endpoint] = ()) -> Ports:
         """How outer ports are given; `local` are the endpoints of our own sockets."""
@@ -84,12 +90,14 @@ def judge(seen: list[Endpoint], local: Iterable[Endpoint] = ()) -> Ports:
         return Ports(Mapping.INDEPENDENT)  # a mapping renewed of late shows two ports, not many
     if len(distinct) < SEQUENCE_LEAST:
         return Ports()
-    gaps = [after - before for before, after in pairwise(distinct)]
-    if max(gaps) <= SEQUENCE_GAP_MAX:
+    run = _last_run(found)
+    if len(set(run)) >= SEQUENCE_LEAST:
+        ordered = sorted(set(run))
         # answers overtake each other, so the direction is what most pairs say
-        rising = sum((b > a) - (b < a) for i, a in enumerate(found) for b in found[i + 1 :])
-        step = min(gaps) if rising >= 0 else -min(gaps)
-        following = (distinct[-1] if step > 0 else distinct[0]) + step
+        rising = sum((b > a) - (b < a) for i, a in enumerate(run) for b in run[i + 1 :])
+        least = min(after - before for before, after in pairwise(ordered))
+        step = least if rising >= 0 else -least
+        following = (ordered[-1] if step > 0 else ordered[0]) + step
         if PORT_LEAST <= following <= PORT_GREATEST:
             return Ports(Mapping.SEQUENTIAL, address, next_port=following, step=step)
     low, high = PORT_LEAST, PORT_GREATEST
@@ -97,3 +105,13 @@ def judge(seen: list[Endpoint], local: Iterable[Endpoint] = ()) -> Ports:
     if span <= BLOCK_PORTS_MAX and len(distinct) >= BLOCK_LEAST:
         low, high = max(low, distinct[0] - span), min(high, distinct[-1] + span)
     return Ports(Mapping.RANDOM, address, low=low, high=high)
+
+
+def _last_run(found: list[int]) -> list[int]:
+    """The newest ports that lie near each other: neighbours may have taken many since the older ones."""
+    run: list[int] = []
+    for port in reversed(found):
+        if run and min(abs(port - each) for each in run) > SEQUENCE_GAP_MAX:
+            break
+        run.append(port)
+    return run[::-1]

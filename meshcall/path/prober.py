@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
-from meshcall.path.candidates import Trust, is_private, path_to, tellable
+from meshcall.path.candidates import Trust, is_private, path_to
 from meshcall.path.choice import choose, doubles
 from meshcall.path.events import (
     Frame,
@@ -28,6 +28,7 @@ from meshcall.path.events import (
     SocketKept,
     SocketsClosed,
 )
+from meshcall.path.exchange import Exchange
 from meshcall.path.health import Health, State
 from meshcall.path.life import MappingLife
 from meshcall.path.paths import Path, direct, endpoint_of, is_relayed
@@ -41,16 +42,13 @@ from meshcall.wire.path import (
     NO_PORTS,
     Answer,
     Candidate,
-    Candidates,
     Kind,
     Mapping,
     Ports,
     Probe,
     decode_answer,
-    decode_candidates,
     decode_probe,
     encode_answer,
-    encode_candidates,
 )
 
 if TYPE_CHECKING:
@@ -69,11 +67,6 @@ ROAM_SECONDS = 1.0
 CREDIT_MAX = 64
 """Frames that may go by a path not yet proved, one for each that came by it."""
 FRAME_RECENT_SECONDS = 0.5
-MESSAGES_MAX = 16
-MESSAGES_WINDOW_SECONDS = 60.0
-"""Candidates messages of the peer's that are taken in so long a time."""
-TELL_LEAST_SECONDS = 0.25
-"""Between two of ours."""
 LOOK_SECONDS = 0.25
 """Before punching anew: others are asked how they see us, and answer in this time."""
 
@@ -108,20 +101,11 @@ class Prober:
         self._reason = ""
         self._now = now
         self._life = life
-        self._trust = trust
         self._first = path
         self._table = Table(rng, budget, self.outbox, self.counters)
         self._paths = self._table.paths
         self._punching = Punching(rng, budget)
-        self._local = tuple(candidates)
-        self._ports = ports
-        self._peer = Candidates()
-        self._peer_known = False
-        self._told: Candidates | None = None
-        self._told_at = -1e9
-        self._tell_at: float | None = None
-        self._messages_at = now
-        self._messages_taken = 0
+        self._exchange = Exchange(now, self.messages, self.counters, trust, candidates, ports)
         self._active_at: float | None = None
         self._double_until = 0.0
         self._overlap: Path | None = None
@@ -129,13 +113,14 @@ class Prober:
         self._retries = 0
         self._retry_at: float | None = None
         self._has_sockets = False
+        self._stream = Health(now, path)  # of frames by whatever path
         health = self._paths[path] = Health(now, path)
         health.verified = True
         health.heard_at = now
         health.rtt = rtt
         self._decide(now)
         self._table.probe(now, health)
-        self._tell(now, asks=True)
+        self._exchange.tell(now, asks=True)
 
     # What came
 
@@ -165,6 +150,7 @@ class Prober:
             if health is None:
                 return
         health.heard(now, True)
+        self._stream.heard(now, True)
         if not health.verified or health.is_lost:
             health.credit = min(health.credit + 1, CREDIT_MAX)
             self._table.check_back(now, health)
@@ -172,47 +158,28 @@ class Prober:
     def take_message(self, now: float, data: bytes) -> None:
         """Take a candidates message from the control stream."""
         self._now = now
-        try:
-            message = decode_candidates(data)
-        except BadPacket as error:
-            self.counters[error.reason] += 1
-            return
-        if now - self._messages_at >= MESSAGES_WINDOW_SECONDS:
-            self._messages_at, self._messages_taken = now, 0
-        self._messages_taken += 1
-        if self._messages_taken > MESSAGES_MAX:
-            self.counters["too many candidates messages"] += 1
-            return
-        self._peer, self._peer_known = message, True
-        if not self._trust.tells:
-            return
-        if message.asks and now - self._told_at > 1.2 * self._rtt():
-            self._tell(now, asks=False)  # what was sent within a round trip is on its way and serves as the answer
-        self._punch(now)
+        if self._exchange.take(now, data, self._rtt()):
+            self._punch(now)
 
     # Commands
 
     def set_local(self, now: float, candidates: Iterable[Candidate], ports: Ports = NO_PORTS) -> None:
         """Say where this device may be reached now; told to the peer as far as it is trusted, and punched anew."""
         self._now = now
-        before = self._message(asks=False)
-        self._local, self._ports = tuple(candidates), ports
-        after = self._message(asks=False)
-        if before.candidates != after.candidates or before.ports.mapping is not after.ports.mapping:
-            self._tell(now, asks=True)
+        self._exchange.set_local(now, candidates, ports)
 
     def set_trust(self, now: float, trust: Trust) -> None:
         """Say whether the peer may hear our addresses from now on."""
         self._now = now
-        if trust is self._trust:
+        if trust is self._exchange.trust:
             return
-        self._trust = trust
+        self._exchange.trust = trust
         if not trust.tells:
             self._punching.stop()
             for path in [path for path in self._paths if not self._is_welcome(path)]:
                 self._forget(path)
-        self._tell(now, asks=True)
-        if trust.tells and self._peer_known:
+        self._exchange.tell(now, asks=True)
+        if trust.tells and self._exchange.peer_known:
             self._punch(now)
         self._decide(now)
 
@@ -235,7 +202,7 @@ class Prober:
             health.doubt(now + ROAM_SECONDS)
             self._table.probe(now, health)
         self.events.append(OutsideWanted())
-        self._tell(now, asks=True)
+        self._exchange.tell(now, asks=True)
         self._decide(now)
 
     def unsendable(self, now: float, path: Path) -> None:
@@ -308,8 +275,8 @@ class Prober:
         until = self._punching.sockets_until
         if until is not None and until <= now:
             self._close_sockets(kept=tuple(health.socket for health in self._paths.values() if health.socket))
-        if self._tell_at is not None and self._tell_at <= now:
-            self._tell(now, asks=True)
+        if self._exchange.tell_at is not None and self._exchange.tell_at <= now:
+            self._exchange.tell(now, asks=True)
         if self._retry_at is not None and self._retry_at <= now:
             self._retry(now)
         self._table.tidy(now, self._kept())
@@ -318,7 +285,8 @@ class Prober:
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
         now = self._now
-        times = [self._punching.next_at(), self._punching.sockets_until, self._tell_at, self._retry_at]
+        times = [self._punching.next_at(), self._punching.sockets_until, self._exchange.tell_at, self._retry_at]
+        times.append(self._stream.next_check(now))
         for health in self._paths.values():
             times += self._next_probe(now, health), health.next_check(now)
         return min((time for time in times if time is not None), default=None)
@@ -389,11 +357,14 @@ class Prober:
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
         best = self.best
-        if best is None or self._paths[best].state(now) is State.LIVE:
-            self._suspected = self._table.is_deaf = None
+        is_deaf = self._stream.is_deaf(now)
+        if is_deaf and not self._table.is_deaf:
+            self._suspected = None  # something new to tell
+        self._table.is_deaf = is_deaf
+        if best is None or (self._paths[best].state(now) is State.LIVE and not is_deaf):
+            self._suspected = None
         elif self._suspected != best:
             self._suspected = best
-            self._table.is_deaf = best if self._paths[best].is_deaf(now) else None
             self.counters["doubts"] += 1
             self.events.append(InDoubt(best))
             for health in list(self._paths.values()):
@@ -404,7 +375,7 @@ class Prober:
 
     def _is_welcome(self, path: Path) -> bool:
         """Before acceptance nothing is answered but by relays and by the path of the handshake."""
-        if is_relayed(path) or self._trust.tells or path == self._first:
+        if is_relayed(path) or self._exchange.trust.tells or path == self._first:
             return True
         self.counters["before acceptance"] += 1
         return False
@@ -423,10 +394,10 @@ class Prober:
         health.tries = 0
         self.events.append(PathLost(health.path))
         others = [path for path, other in self._paths.items() if other.verified and not other.is_lost]
-        if self._trust.tells and not is_relayed(health.path) and all(map(is_relayed, others)):
+        if self._exchange.trust.tells and not is_relayed(health.path) and all(map(is_relayed, others)):
             self.events.append(OutsideWanted())
             self._retries = 0
-            self._tell(now, asks=True)
+            self._exchange.tell(now, asks=True)
 
     def _is_doubtful(self, now: float, best: Health) -> bool:
         return now < self._double_until or doubles(best.measured(now))
@@ -445,7 +416,7 @@ class Prober:
         if is_direct and self.best is not None and self._paths[self.best].state(now) is State.LIVE:
             self._punching.found(now)
             self._retry_at, self._retries = None, 0
-        elif self._retry_at is None and self._trust.tells and self._peer_known:
+        elif self._retry_at is None and self._exchange.trust.tells and self._exchange.peer_known:
             self._retry_at = now + self._retry_pause(now)
 
     def _kept(self) -> tuple[Path | None, ...]:
@@ -453,33 +424,18 @@ class Prober:
 
     # Candidates and hole punching
 
-    def _message(self, asks: bool) -> Candidates:
-        tells = self._trust.tells
-        return Candidates(asks and tells, self._ports if tells else NO_PORTS, tellable(self._local, self._trust))
-
-    def _tell(self, now: float, asks: bool) -> None:
-        message = self._message(asks)
-        if not self._trust.tells and not message.candidates and self._told is None:
-            return
-        if now < self._told_at + TELL_LEAST_SECONDS:
-            self._tell_at = self._told_at + TELL_LEAST_SECONDS
-            return
-        self._tell_at = None
-        self._told, self._told_at = message, now
-        self.messages.append(encode_candidates(message))
-
     def _punch(self, now: float) -> None:
-        peer, mine = self._peer, self._ports
+        peer, local, mine = self._exchange.peer, self._exchange.local, self._exchange.ports
         live = [path for path, health in self._paths.items() if health.state(now) is State.LIVE]
-        endpoints = probeable(peer, self._local, mine.mapping)
+        endpoints = probeable(peer, local, mine.mapping)
         endpoints = [each for each in endpoints if direct(each) not in live]
         for candidate in peer.candidates:
             if candidate.kind >= Kind.RELAY_UDP:
                 self._meet_relay(now, path_to(candidate))
         is_direct = any(not is_relayed(path) for path in live)
-        target = None if is_direct else hard_target(peer, self._local)
+        target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
-        go = common_moment(now, self._told_at, rtt)
+        go = common_moment(now, self._exchange.told_at, rtt)
         self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target)
 
     def _meet_relay(self, now: float, path: Path) -> None:
@@ -491,12 +447,12 @@ class Prober:
         self._retry_at = None
         self._retries += 1
         self.events.append(OutsideWanted())
-        self._tell_at = now + LOOK_SECONDS  # by then the new look is in
+        self._exchange.tell_at = now + LOOK_SECONDS  # by then the new look is in
         self._decide(now)
 
     def _retry_pause(self, now: float) -> float:
         is_active = self._active_at is not None and now - self._active_at < ACTIVE_SECONDS
-        is_guess = Mapping.SEQUENTIAL in (self._ports.mapping, self._peer.ports.mapping)
+        is_guess = Mapping.SEQUENTIAL in (self._exchange.ports.mapping, self._exchange.peer.ports.mapping)
         return retry_pause(self._retries, is_active=is_active, is_guess=is_guess)
 
     def _rtt(self) -> float:

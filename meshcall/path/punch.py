@@ -26,7 +26,9 @@ RETRY_SECONDS = (0.0, 0.04, 0.12, 0.28, 0.6, 1.2, 2.4)
 """After the common moment, for every candidate: the first of these opens, the later ones make up for loss."""
 
 GUESS_PORTS = 48
-"""Ports of a sequential NAT that are tried, from the next one on."""
+"""Ports of a sequential NAT that are tried: from the next one on ..."""
+GUESS_AHEAD_AGAIN = 8
+"""... and at a second try with a new look so many from it on, the others before it."""
 GUESS_SECONDS = 0.002
 """Between two guesses."""
 
@@ -142,9 +144,15 @@ def ordinary(now: float, go: float, endpoints: Sequence[Endpoint]) -> list[Step]
     return sorted(steps)
 
 
-def guesses(go: float, ports: Ports, count: int = GUESS_PORTS) -> list[Step]:
-    """Probes to the next ports of a sequential NAT, the likeliest first."""
-    found = range(ports.next_port, ports.next_port + count * ports.step, ports.step)
+def guesses(go: float, ports: Ports, is_again: bool = False) -> list[Step]:
+    """Probes to the ports that a sequential NAT has for us, the likeliest first.
+
+    At first that is the next one or one of those that follow.  `is_again`: the peer has looked anew since
+    the first try, in which its NAT took a port for us; so that one lies just before the next one now.
+    """
+    ahead = GUESS_AHEAD_AGAIN if is_again else GUESS_PORTS
+    order = [*range(-1, ahead - GUESS_PORTS - 1, -1), *range(ahead)]
+    found = [ports.next_port + ports.step * number for number in order]
     return [
         Step(go + GUESS_SECONDS * number, Endpoint(ports.address + port.to_bytes(2, "big")))
         for number, port in enumerate(port for port in found if 1024 <= port <= 65535)

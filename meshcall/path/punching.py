@@ -38,7 +38,17 @@ STEPS_MAX = 2048
 class Punching:
     """A queue of planned packets."""
 
-    __slots__ = ("_birthday_at", "_birthdays", "_budget", "_is_planned", "_rng", "_steps", "sockets_until", "tactic")
+    __slots__ = (
+        "_birthday_at",
+        "_birthdays",
+        "_budget",
+        "_guessed",
+        "_is_planned",
+        "_rng",
+        "_steps",
+        "sockets_until",
+        "tactic",
+    )
 
     def __init__(self, rng: Random, budget: ProbeBudget) -> None:
         self.tactic = Tactic.NONE
@@ -50,6 +60,8 @@ class Punching:
         self._birthdays = 0
         self._birthday_at: float | None = None
         self._is_planned = False
+        self._guessed = b""
+        """The address at which ports were guessed last."""
 
     def begin(
         self,
@@ -68,7 +80,8 @@ class Punching:
         steps = ordinary(now, go, endpoints)
         chosen = Tactic.NONE if target is None else tactic(mine.mapping, theirs.mapping)
         if chosen is Tactic.GUESS:
-            steps += guesses(go, theirs)
+            steps += guesses(go, theirs, is_again=self._guessed == theirs.address)
+            self._guessed = theirs.address
         elif chosen is not Tactic.NONE:
             if not self._may_birthday(now):
                 chosen = Tactic.NONE
@@ -102,6 +115,7 @@ class Punching:
         """All that was planned or counted was for another network."""
         self._steps.clear()
         self._birthdays, self._birthday_at = 0, None
+        self._guessed = b""
 
     def due(self, now: float) -> Iterator[Step]:
         """The packets whose time has come and that the budget allows."""

@@ -44,8 +44,8 @@ class Table:
         self.paths: dict[Path, Health] = {}
         self.outbox = outbox
         self.counters = counters
-        self.is_deaf: Path | None = None
-        """Nothing is heard on this path any more: probes on the others say so."""
+        self.is_deaf = False
+        """A stream was heard and has stopped on all paths: probes say so."""
         self._rng = rng
         self._budget = budget
         self._nonces: dict[bytes, Asked] = {}
@@ -87,8 +87,7 @@ class Table:
         if len(self._nonces) >= NONCES_MAX:
             del self._nonces[next(iter(self._nonces))]
         self._nonces[nonce] = Asked(path, socket, now, silence)
-        is_deaf = self.is_deaf is not None and path != self.is_deaf
-        self.outbox.append(Frame(path, KIND_PROBE, encode_probe(Probe(nonce, is_deaf)), socket, low_ttl))
+        self.outbox.append(Frame(path, KIND_PROBE, encode_probe(Probe(nonce, self.is_deaf)), socket, low_ttl))
         self.counters["probes"] += 1
         return nonce
 

@@ -215,7 +215,7 @@ def test_before_acceptance_no_address_is_told_and_none_shown(trust: Trust) -> No
     world.run(world.now + 5)
     assert a.prober is not None and b.prober is not None
     assert not a.is_direct() and not b.is_direct()
-    assert not [each for each in a.prober._peer.candidates if each.kind < 4]
+    assert not [each for each in a.prober._exchange.peer.candidates if each.kind < 4]
     told_to_relay = {path for path in b.prober._paths if not is_relayed(path)}
     assert not told_to_relay
     b.prober.set_trust(world.now, Trust.FULL)
