@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
-from meshcall.errors import ConfigError, UsageError
+from meshcall.errors import AddressError, ConfigError, UsageError
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -48,6 +49,18 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     publish_addresses: Literal["never", "always"] = "never"
 
 
+class Contacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """People whom the owner of this device knows."""
+
+    trusted: tuple[str, ...] = ()
+
+
+class LinkRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What other people's devices get from this one."""
+
+    answer_pings: Literal["all", "trusted", "nobody"] = "all"
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -61,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     dht: Discovery = Discovery()
     record: Record = Record()
+    contacts: Contacts = Contacts()
+    link: LinkRules = LinkRules()
     log: Log = Log()
 
 
@@ -97,6 +112,16 @@ queries_per_second_max = 2000.0
 publish = true
 # "always" lets everybody who knows your address see the IP address of this node.  "never" does not.
 publish_addresses = "never"
+
+[contacts]
+# Addresses ("mc1...") of people who may learn the IP addresses of this device, so that a link with them
+# becomes direct.  With all others it goes through relays, unless you have published your IP address.
+trusted = []
+
+[link]
+# Whose pings are answered: of "all" who know your address, of "trusted" contacts, of "nobody".  An answer
+# tells no more than the handshake before it: that this device is there.
+answer_pings = "all"
 
 [log]
 # "debug", "info", "warning" or "error".  IP addresses are logged at the debug level only.
@@ -174,6 +199,11 @@ def check(config: Config, source: str) -> Config:
             host_and_port(text)
         except UsageError as problem:
             raise ConfigError(f"{source}: [dht] bootstrap: {problem}") from None
+    for text in config.contacts.trusted:
+        try:
+            parse_address(text)
+        except AddressError as problem:
+            raise ConfigError(f"{source}: [contacts] trusted: {text!r}: {problem}") from None
     for name in ("items_max", "item_bytes_max", "peers_max", "queries_per_second_max"):
         demand(getattr(config.dht, name) >= 1, f"[dht] {name}", "must be at least 1")
     return config

@@ -30,6 +30,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "up": ("meshcall.cli.up:command", "Run your node."),
     "status": ("meshcall.cli.status:command", "Say how your node is doing."),
     "lookup": ("meshcall.cli.lookup:command", "Find out how a person can be reached."),
+    "ping": ("meshcall.cli.ping:command", "Link to a person's device and see how fast it answers."),
+    "paths": ("meshcall.cli.paths:command", "Show the open links and the ways they take."),
     "simulate": ("meshcall.cli.simulate:command", "Run a scenario of many nodes in virtual time."),
 }
 

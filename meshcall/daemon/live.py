@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
+from meshcall.daemon.pings import Switchboard
 from meshcall.daemon.start_points import Contact, Saved
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
@@ -24,15 +26,18 @@ from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pa
 from meshcall.identity import read_address
 from meshcall.logs import log
 from meshcall.node import LookupEvent, Node
+from meshcall.peers.policy import PeerPolicy
 from meshcall.record.events import PublishFailed, RecordConfirmed, RecordFound, RecordPublished, ResolveFinished
 
 if TYPE_CHECKING:
     import socket
 
+    from meshcall.address import Link
     from meshcall.config import Config
     from meshcall.core import Endpoint
     from meshcall.crypto.suite import Suite
     from meshcall.drivers.control import EventSink
+    from meshcall.record.events import ResolverEvent
 
 CLOCK_TELL_SECONDS = 1.0
 """How often the core is told the calendar time."""
@@ -57,6 +62,7 @@ class LiveNode:
         self.config = config
         self.joined = trio.Event()
         self.saved = saved
+        self.switchboard = Switchboard()
         self._suite = suite
         self._started_looking = trio.Event()
         self._waiting: dict[int, Callable[[Any], None]] = {}
@@ -77,6 +83,11 @@ class LiveNode:
                 queries_per_second_total=config.dht.queries_per_second_max,
             ),
             families=families,
+            kem=MlKem768(),
+            policy=PeerPolicy(
+                frozenset(read_address(suite, text).public for text in config.contacts.trusted),
+                config.link.answer_pings,
+            ),
         )
         self.families = families
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
@@ -177,21 +188,32 @@ class LiveNode:
         Raises AddressError.
         """
         link = read_address(self._suite, address)
+        first: list[float] = []
+
+        def happened(said: ResolverEvent) -> None:
+            if not isinstance(said, ResolveFinished):
+                first.append(said.seconds)
+                kind = "found" if isinstance(said, RecordFound) else "updated"
+                event(kind, shapes.found(said, time.time()))
+
+        result = await self.resolve(link, happened, trace=trace)
+        return shapes.finished(link, result, first[0] if first else None, time.time())
+
+    async def resolve(
+        self, link: Link, said: Callable[[ResolverEvent], None], *, trace: bool = False
+    ) -> ResolveFinished:
+        """Look an address up; `said` hears every event within the node's turn, the last one is the result."""
         if not self.joined.is_set():
             with trio.move_on_after(JOIN_WAIT_SECONDS_MAX):
                 await self._started_looking.wait()
         done = trio.Event()
-        first: list[float] = []
         results: list[ResolveFinished] = []
 
-        def happened(said: Any) -> None:
-            if isinstance(said, ResolveFinished):
-                results.append(said)
+        def happened(event: ResolverEvent) -> None:
+            said(event)
+            if isinstance(event, ResolveFinished):
+                results.append(event)
                 done.set()
-            else:
-                first.append(said.seconds)
-                kind = "found" if isinstance(said, RecordFound) else "updated"
-                event(kind, shapes.found(said, time.time()))
 
         with self.driven.turn() as now:
             number = self.node.lookup(now, link, trace=trace)
@@ -202,7 +224,7 @@ class LiveNode:
             del self._waiting[number]
             with self.driven.turn():
                 self.node.cancel_lookup(number)
-        return shapes.finished(link, results[0], first[0] if first else None, time.time())
+        return results[0]
 
     # What happens
 
@@ -235,6 +257,8 @@ class LiveNode:
                     reason=event.reason,
                     next_attempt_in_seconds=round(event.retry_seconds, 1),
                 )
+            else:
+                self.switchboard.take(event)
 
     def _on_fault(self, fault: Exception) -> None:
         _log.error("a defect in meshcall; the node goes on", exc_info=fault)
@@ -262,4 +286,4 @@ class LiveNode:
 
     def _tell_addresses(self, addresses: Addresses) -> None:
         with self.driven.turn() as now:
-            self.node.dht.set_local_addresses(now, local_endpoints(self.driven.endpoints, addresses))
+            self.node.set_local_addresses(now, local_endpoints(self.driven.endpoints, addresses))

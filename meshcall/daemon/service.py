@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import trio
@@ -23,11 +23,13 @@ from meshcall import __version__
 from meshcall.core import port_of, show_endpoint
 from meshcall.daemon import shapes, start_points
 from meshcall.daemon.live import LiveNode
+from meshcall.daemon.pings import COUNT_MAX, INTERVAL_SECONDS_MIN, Ping
 from meshcall.daemon.start_points import Saved
 from meshcall.drivers import control
 from meshcall.drivers.control import ControlServer, EventSink, NoArgs, Op
 from meshcall.drivers.notify import notify, watchdog_seconds
-from meshcall.errors import StateError
+from meshcall.errors import StateError, UsageError
+from meshcall.identity import read_address
 from meshcall.logs import log
 
 if TYPE_CHECKING:
@@ -60,6 +62,16 @@ class LookupArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     trace: bool = False
 
 
+class PingArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Of the op "ping"."""
+
+    address: str
+    count: Annotated[int, msgspec.Meta(ge=1, le=COUNT_MAX)] = 4
+    interval_seconds: Annotated[float, msgspec.Meta(ge=INTERVAL_SECONDS_MIN, le=3600)] = 1.0
+    direct: bool = False
+    relayed: bool = False
+
+
 class Service:
     """The daemon of one home folder.  Hold the lock of the folder around it."""
 
@@ -67,6 +79,7 @@ class Service:
         """Opens the node's sockets; see `LiveNode`."""
         self._folder = folder
         self._owner = owner
+        self._suite = suite
         self._started = trio.current_time()
         self._stop = trio.Event()
         saved, damage = start_points.load(folder)
@@ -78,6 +91,8 @@ class Service:
             {
                 "status": Op(NoArgs, self._status),
                 "lookup": Op(LookupArgs, self._lookup),
+                "ping": Op(PingArgs, self._ping),
+                "paths": Op(NoArgs, self._paths),
                 "republish": Op(NoArgs, self._republish),
                 "stop": Op(NoArgs, self._stop_op),
             },
@@ -193,6 +208,23 @@ class Service:
 
     async def _lookup(self, args: LookupArgs, event: EventSink) -> Mapping[str, Any]:
         return await self.live.lookup(args.address, trace=args.trace, event=event)
+
+    async def _ping(self, args: PingArgs, event: EventSink) -> Mapping[str, Any]:
+        link = read_address(self._suite, args.address)
+        if self._owner is not None and link.public == self._owner.identity.public:
+            raise UsageError("this is your own address; ping somebody else's")
+        if args.direct and args.relayed:
+            raise UsageError("direct and relayed exclude each other")
+        ping = Ping(
+            self.live, link, event, count=args.count, interval=args.interval_seconds, direct=args.direct,
+            relayed=args.relayed,
+        )  # fmt: skip
+        return await ping.run()
+
+    async def _paths(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        station = self.live.node.station
+        links = [] if station is None else station.peers.status(trio.current_time())
+        return {"links": [shapes.link(one) for one in links]}
 
     async def _republish(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
         with self.live.driven.turn() as now:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshcall.address import encode
 from meshcall.core import show_endpoint
+from meshcall.path.paths import is_relayed, show_path
 from meshcall.record.resolver import callable_devices
 from meshcall.record.seal import is_fresh
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from meshcall.address import Link
     from meshcall.dht.events import Report
     from meshcall.node import NodeStatus
+    from meshcall.peers.events import PeerStatus
     from meshcall.record.events import RecordFound, RecordUpdated, ResolveFinished
     from meshcall.wire.record import DeviceEntry, Record
 
@@ -173,6 +175,39 @@ def _report(report: Report) -> Json:
             }
             for step in report.steps
         ],
+    }
+
+
+def link(status: PeerStatus) -> Json:
+    """An open link and its paths, the best first."""
+    prober = status.paths
+    return {
+        "link": status.link,
+        "address": encode(status.identity),
+        "device": status.serial,
+        "incoming": status.incoming,
+        "trusted": status.trusted,
+        "seconds": _seconds(status.seconds),
+        "path": show_path(status.path),
+        "reason": None if prober is None else prober.reason,
+        "tactic": None if prober is None else prober.tactic,
+        "keep_alive_seconds": None if prober is None else _seconds(prober.keep_alive),
+        "paths": []
+        if prober is None
+        else [
+            {
+                "path": show_path(one.path),
+                "kind": "relay" if is_relayed(one.path) else "direct",
+                "state": one.state.name.lower(),
+                "round_trip_seconds": _seconds(one.rtt),
+                "loss": round(one.loss, 3),
+                "heard_seconds_ago": _seconds(one.heard),
+                "is_best": one.is_best,
+                "is_second": one.is_second,
+            }
+            for one in prober.paths
+        ],
+        "counters": {} if prober is None else prober.counters,
     }
 
 

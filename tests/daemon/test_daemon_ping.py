@@ -1,0 +1,56 @@
+"""Two daemons as processes ping each other by address alone."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.daemon.processes import Daemon, bootstrap, daemon, meshcall
+
+
+def _identity(home: Path, name: str) -> str:
+    made = meshcall("id", "new", "--home", str(home), "--name", name, "--no-passphrase", "--json")
+    assert made.returncode == 0, made.stderr
+    return str(json.loads(made.stdout)["address"])
+
+
+def _person(stack: ExitStack, home: Path, config: str, *known: Daemon) -> Daemon:
+    home.mkdir(exist_ok=True)
+    file = home / "some.toml"
+    file.write_text(config)
+    return stack.enter_context(daemon(home, "--config", str(file), *bootstrap(*known), publish=True))
+
+
+def test_ping_finds_links_and_echoes(tmp_path: Path) -> None:
+    ann_home, bob_home = tmp_path / "ann", tmp_path / "bob"
+    ann_address = _identity(ann_home, "Ann")
+    bob_address = _identity(bob_home, "Bob")
+    with ExitStack() as stack:
+        first = stack.enter_context(daemon(tmp_path / "first"))
+        second = stack.enter_context(daemon(tmp_path / "second", *bootstrap(first)))
+        ann = _person(stack, ann_home, '[record]\npublish_addresses = "always"\n', first, second)
+        bob = _person(stack, bob_home, "", first)
+        ann.wait_for("record found again")
+        bob.wait_for("record found again")
+
+        pinged = meshcall("ping", ann_address, "--home", str(bob_home), "--json", "--count", "3", "--interval", "0.1")
+        assert pinged.returncode == 0, pinged.stderr + pinged.stdout
+        result = json.loads(pinged.stdout)
+        assert (result["sent"], result["answered"]) == (3, 3)
+        assert result["first_path"] == result["last_path"] == f"direct 127.0.0.1:{ann.port}"
+        line = result["time_line"]
+        assert line["resolved"] <= line["first_packet"] <= line["handshake"] <= line["first_echo"] <= line["direct"]
+
+        for_people = meshcall("ping", ann_address, "--home", str(bob_home), "--count", "1")
+        assert for_people.returncode == 0, for_people.stderr
+        assert f"direct 127.0.0.1:{ann.port}" in for_people.stdout
+        assert "1 of 1 echoes answered" in for_people.stdout
+        assert "no link is open" in meshcall("paths", "--home", str(bob_home)).stdout, "a ping closes its link"
+
+        nobody = meshcall("ping", bob_address, "--home", str(ann_home))
+        assert nobody.returncode == 1
+        assert "names no relay and no address" in nobody.stderr
+        own = meshcall("ping", bob_address, "--home", str(bob_home))
+        assert own.returncode == 1
+        assert "your own address" in own.stderr
