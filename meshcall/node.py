@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
@@ -31,15 +31,15 @@ from meshcall.dht.events import (
 from meshcall.dht.node import Dht
 from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
-from meshcall.path.candidates import Trust
 from meshcall.peers.core import Peers
 from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
-from meshcall.peers.station import Station
+from meshcall.peers.station import RelayPlan, Station
 from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
 from meshcall.record.publisher import Publisher
 from meshcall.record.requests import Get, Request
-from meshcall.record.resolver import Resolver, callable_devices
+from meshcall.record.resolver import Resolver
+from meshcall.relay.discovery import Announce, FindPeers
 from meshcall.wire.record import CAPABILITY_ML_KEM, DeviceEntry
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from meshcall.crypto.kem import Kem
     from meshcall.crypto.suite import Suite
     from meshcall.identity import Certificate, Device, Identity
-    from meshcall.path.paths import Path
-    from meshcall.wire.record import Record
 
 LOOKUPS_MAX = 64
 """Look-ups of addresses under way at once."""
@@ -60,6 +58,7 @@ RECOVER_SECONDS = 10.0
 
 _OPERATION_EVENTS = (ItemFound, GetFinished, PutFinished, PeersFound, PeersFinished)
 _NOTHING = Report(0.0, 0, 0, 0)
+_NO_PEERS = PeersFinished(0, (), (), _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +97,19 @@ class Node:
         families: tuple[int, ...] = (4,),
         kem: Kem | None = None,
         policy: PeerPolicy | None = None,
+        plan: RelayPlan | None = None,
     ) -> None:
         """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
         self.outbox: list[tuple[Endpoint, bytes]] = self.dht.outbox
-        self.events: list[NodeEvent] = []
+        self.events: list[Any] = []
+        """Of the kind NodeEvent."""
         self.counters: Counter[str] = Counter()
         self._rng = rng
         self._suite = suite
         self._kem = kem
         self._policy = policy or PeerPolicy()
+        self._plan = plan or RelayPlan()
         self._families = families
         self._local: tuple[Endpoint, ...] = ()
         self.station: Station | None = None
@@ -124,6 +126,7 @@ class Node:
         self._failed_at: float | None = None
         self._lookups: dict[int, Resolver] = {}
         self._last_lookup = 0
+        self._station_asked: dict[int, FindPeers | Announce] = {}  # DHT operation: what the station asked
         self._asked: dict[int, tuple[Publisher | Resolver, int]] = {}  # DHT operation: who asked, its tag
 
     # The five members
@@ -211,11 +214,15 @@ class Node:
             now, self.unix_time(now), rng=self._rng, suite=self._suite, kem=self._kem, device=device,
             identity=identity.public, certificate=certificate, policy=self._policy, families=self._families,
         )  # fmt: skip
-        self.station = Station(now, peers)
+        self.station = Station(
+            now, peers, rng=self._rng, suite=self._suite, device=device, plan=self._plan, outbox=self.outbox,
+            events=self.events,
+        )  # fmt: skip
         self.station.set_hosts(now, self._local)
         self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
         if self._joined:
+            self._begin(now)
             self._tell_entry(now)
         self._settle(now)
 
@@ -254,40 +261,12 @@ class Node:
 
     # People
 
-    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
-        """Begin to reach a person, whose record `found` tells; see `Peers.reach`.  Raises UsageError."""
-        return self._links().reach(now, identity, trust=trust, relayed_only=relayed_only)
-
-    def found(self, now: float, reach: int, record: Record | None) -> int:
-        """Dial the devices of a record; how many are being dialled.  None: no (newer) record will come."""
-        dialled = 0
-        if record is None:
-            self._links().finish(now, reach)
-        else:
-            dialled = self._links().found(now, reach, callable_devices(record, self.unix_time(now)))
-        self._settle(now)
-        return dialled
-
-    def give_up(self, now: float, reach: int) -> None:
-        """Stop to reach somebody; no event of it follows."""
-        self._links().give_up(now, reach)
-        self._settle(now)
-
-    def echo(self, now: float, link: int, number: int) -> tuple[Path, ...]:
-        """Send an echo along a link; the paths it takes.  Raises UsageError where the link is over."""
-        paths = self._links().echo(now, link, number)
-        self._settle(now)
-        return paths
-
-    def hang_up(self, now: float, link: int) -> None:
-        """End a link; no event of it follows."""
-        self._links().close(now, link)
-        self._settle(now)
-
-    def _links(self) -> Peers:
+    @property
+    def people(self) -> Station:
+        """Links with other people's devices, and the commands for them.  Raises UsageError where nobody can be."""
         if self.station is None:
             raise UsageError("this node has no identity, so it can reach nobody; make one with `meshcall id new`")
-        return self.station.peers
+        return self.station
 
     # The network
 
@@ -346,6 +325,7 @@ class Node:
             static=device.public,
             expiry=certificate.expiry,
             signature=certificate.signature,
+            leases=() if self.station is None else self.station.leases,
             capabilities=0 if self._kem is None else CAPABILITY_ML_KEM,
             direct_v4=tuple(where for where in outside if len(where) == ENDPOINT_V4_BYTES),
             direct_v6=tuple(where for where in outside if len(where) != ENDPOINT_V4_BYTES),
@@ -370,6 +350,10 @@ class Node:
         elif event.outside is not None:
             self._republish(now)
 
+    def _begin(self, now: float) -> None:
+        if self.station is not None and self._joined:
+            self.station.begin(now, reachable=bool(self.dht.status(now).reachable))
+
     def _tell_station(self, now: float) -> None:
         if self.station is not None:
             self.station.set_outside(now, self._outside.values(), self.dht.sightings(4))
@@ -378,14 +362,31 @@ class Node:
 
     def _settle(self, now: float) -> None:
         """Carry requests to the DHT and its events back until nothing is left to carry."""
-        while self._carry_requests(now) or self._carry_events(now):
+        while self._carry_station(now) or self._carry_requests(now) or self._carry_events(now):
             pass
-        if self.station is not None:
-            self.station.carry(now)
-            self.outbox += self.station.outbox
-            self.station.outbox.clear()
-            self.events += self.station.events
-            self.station.events.clear()
+
+    def _carry_station(self, now: float) -> bool:
+        """Relays are announced and found through the DHT; new leases go into the record."""
+        if self.station is None:
+            return False
+        self.station.carry(now)
+        if self.station.leases_changed:
+            self.station.leases_changed = False
+            self._tell_entry(now)
+        requests = self.station.requests()
+        for request in requests:
+            try:
+                if isinstance(request, Announce):
+                    operation = self.dht.announce(now, request.info_hash)
+                else:
+                    operation = self.dht.get_peers(now, request.info_hash)
+            except UsageError:
+                self.counters["request refused by the DHT"] += 1
+                nothing = PutFinished(0, 0, {}, _NOTHING) if isinstance(request, Announce) else _NO_PEERS
+                self.station.answered(now, request, nothing)
+            else:
+                self._station_asked[operation] = request
+        return bool(requests)
 
     def _carry_requests(self, now: float) -> bool:
         carried = False
@@ -435,6 +436,12 @@ class Node:
         return bool(events)
 
     def _take(self, now: float, event: Event) -> None:
+        if isinstance(event, PeersFound | PeersFinished | PutFinished) and event.operation in self._station_asked:
+            request = self._station_asked[event.operation]
+            if not isinstance(event, PeersFound):
+                del self._station_asked[event.operation]
+            self.people.answered(now, request, event)
+            return
         if isinstance(event, _OPERATION_EVENTS):
             asker, tag = self._asked.get(event.operation, (None, 0))
             if asker is None or isinstance(event, PeersFound | PeersFinished):
@@ -446,9 +453,11 @@ class Node:
             return
         if isinstance(event, Joined):
             self._joined = True
+            self._begin(now)
             self._tell_entry(now)
         elif isinstance(event, OutsideChanged):
             self._outside_changed(now, event)
         elif isinstance(event, ReachableChanged):
             self.counters["reachability changed"] += 1
+            self._begin(now)
         self.events.append(event)

@@ -7,6 +7,7 @@ the node in turns; the time line it gives is in seconds from its beginning.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ class Ping:
                         nursery.cancel_scope.cancel()
             finally:
                 with self._live.driven.turn() as now:
-                    self._live.node.hang_up(now, reached.link)
+                    self._live.node.people.hang_up(now, reached.link)
         return self._result(reached)
 
     def _step(self, name: str, **more: Any) -> None:
@@ -125,7 +126,7 @@ class Ping:
     async def _reach(self) -> Reached:
         node, driven = self._live.node, self._live.driven
         with driven.turn() as now:
-            number = node.reach(now, self._link.public, trust=self._trust, relayed_only=self._relayed)
+            number = node.people.reach(now, self._link.public, trust=self._trust, relayed_only=self._relayed)
         try:
             with self._live.switchboard.reach(number) as queue, trio.CancelScope():
                 async with trio.open_nursery() as nursery:
@@ -134,7 +135,7 @@ class Ping:
                     nursery.cancel_scope.cancel()
         finally:
             with driven.turn() as now:
-                node.give_up(now, number)
+                node.people.give_up(now, number)
         if isinstance(said, Reached):
             return said
         raise PingError(f"{encode(self._link.public)} cannot be reached: {said.reason}")
@@ -146,7 +147,7 @@ class Ping:
         def found(said: RecordFound | RecordUpdated | ResolveFinished) -> None:
             if isinstance(said, RecordFound | RecordUpdated):
                 self._step("resolved")
-                if node.found(trio.current_time(), number, said.record):
+                if node.people.found(trio.current_time(), number, said.record, time.time()):
                     self._step("first_packet")
 
         finished = await self._live.resolve(self._link, found)
@@ -154,14 +155,14 @@ class Ping:
             if finished.reason is not None and finished.best is None:
                 self._live.switchboard.take(Unreached(number, finished.reason))
             else:
-                node.found(now, number, None)
+                node.people.found(now, number, None, time.time())
 
     async def _ask(self, link: int, over: trio.CancelScope) -> None:
         due = trio.current_time()
         for number in range(self._count):
             try:
                 with self._live.driven.turn() as now:
-                    self._live.node.echo(now, link, number)
+                    self._live.node.people.echo(now, link, number)
             except UsageError:  # the link is over; the listener hears of it
                 return
             self._sent += 1

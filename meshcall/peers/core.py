@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from meshcall.errors import BadPacket, UsageError
-from meshcall.handshake.budget import Budget
 from meshcall.handshake.dial import REPEAT_SECONDS, Callee, DialError
 from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY, Closed, Established, Frame, LinkEvent, Message, Roamed
 from meshcall.handshake.links import Links
@@ -28,6 +27,7 @@ from meshcall.peers.events import (
     LeaseMessage,
     LinkDown,
     LinkUp,
+    Moved,
     PathChanged,
     PeerEvent,
     PeerStatus,
@@ -35,6 +35,7 @@ from meshcall.peers.events import (
     RelayInDoubt,
     Unreached,
 )
+from meshcall.peers.peer import ECHOES_MAX, Peer
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import Reach, paths_of
 from meshcall.wire.control import (
@@ -62,10 +63,6 @@ if TYPE_CHECKING:
 REACHES_MAX = 64
 PROBERS_MAX = 512
 """Links whose paths are looked after; beyond it a stranger's link stays on the path it came by."""
-ECHOES_MAX = 256
-"""Of one link, unanswered."""
-ECHOES_PER_SECOND = 100.0
-"""Answered on one link."""
 RELAY_KEEP_ALIVE_SECONDS = 300.0
 """On links that carry only lease messages; the checks of the lease keep the NAT's mapping open."""
 
@@ -73,23 +70,6 @@ _REASONS = {
     NO_ANSWER: "it did not answer; it may have left the network a moment ago",
     WRONG_IDENTITY: "somebody else answered in its place",
 }
-
-
-class _Peer:
-    """An open link."""
-
-    __slots__ = ("asked", "budget", "identity", "incoming", "is_lease", "prober", "serial", "since", "trust")
-
-    def __init__(self, now: float, event: Established, trust: Trust, *, is_lease: bool) -> None:
-        self.identity = event.identity
-        self.serial = event.certificate.serial
-        self.incoming = event.incoming
-        self.trust = trust
-        self.since = now
-        self.is_lease = is_lease
-        self.prober: Prober | None = None
-        self.asked: dict[int, float] = {}
-        self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
 
 
 class Peers:
@@ -125,7 +105,7 @@ class Peers:
         self._life = MappingLife()
         self._candidates: tuple[Candidate, ...] = ()
         self._ports = NO_PORTS
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, Peer] = {}
         self._probers = 0
         self._reaches: dict[int, Reach] = {}
         self._dials: dict[int, Reach] = {}  # by link to be
@@ -205,6 +185,23 @@ class Peers:
         self._forget(link)
         self.links.close(now, link)
         self._settle(now)
+
+    def show(self, now: float, link: int) -> None:
+        """Send something authentic on a link, so that the other side sees where we are."""
+        try:
+            self.links.send_frame(now, link, FRAME_ECHO_ASK, encode_echo(0))
+        except UsageError:
+            self.counters["message to a link that is over"] += 1
+        self._settle(now)
+
+    def is_open(self, link: int) -> bool:
+        """Whether there is such a link, past its handshake."""
+        return link in self._peers
+
+    def end_of(self, link: int) -> tuple[bytes, bytes, Path] | None:
+        """Identity key and static key at the other end of an open link, and the path in use."""
+        peer = self._peers.get(link)
+        return None if peer is None else (peer.identity, peer.static, self.links.path(link))
 
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
@@ -317,15 +314,17 @@ class Peers:
             self._frame(now, peer, event)
         elif isinstance(event, Message):
             self._message(now, peer, event)
-        elif isinstance(event, Roamed) and peer.prober is not None:
-            peer.prober.heard(now, event.path)
-            self._drain(now, event.link, peer.prober)
+        elif isinstance(event, Roamed):
+            self.events.append(Moved(event.link, event.path))
+            if peer.prober is not None:
+                peer.prober.heard(now, event.path)
+                self._drain(now, event.link, peer.prober)
 
     def _established(self, now: float, event: Established) -> None:
         link = event.link
         reach = self._dials.pop(link, None)
         trust = self.policy.trust_of(self._own, event.identity) if reach is None else reach.trust
-        peer = self._peers[link] = _Peer(now, event, trust, is_lease=link in self._lease_dials)
+        peer = self._peers[link] = Peer(now, event, trust, is_lease=link in self._lease_dials)
         self._lease_dials.discard(link)
         self.events.append(LinkUp(link, event.path, event.identity, event.certificate.static, event.incoming))
         if reach is None:
@@ -346,10 +345,11 @@ class Peers:
             reach.reason = _REASONS.get(event.reason, event.reason)
             self._perhaps_unreached(reach)
 
-    def _frame(self, now: float, peer: _Peer, event: Frame) -> None:
+    def _frame(self, now: float, peer: Peer, event: Frame) -> None:
         link, kind = event.link, event.kind
-        prober = peer.prober or self._look_after(now, link, peer, event.path, None)
+        prober = peer.prober
         if FRAMES_PATH_FROM <= kind <= FRAMES_PATH_TO:
+            prober = prober or self._look_after(now, link, peer, event.path, None)
             if prober is not None:
                 prober.receive(now, event.path, kind, event.data)
                 self._drain(now, link, prober)
@@ -373,7 +373,7 @@ class Peers:
         if prober is not None:
             self._drain(now, link, prober)
 
-    def _answer_echo(self, now: float, peer: _Peer, event: Frame) -> None:
+    def _answer_echo(self, now: float, peer: Peer, event: Frame) -> None:
         """Back where it came from, so that the asker learns of that path and no other."""
         decode_echo(event.data)
         if not self.policy.answers_ping(self._own, peer.identity):
@@ -385,7 +385,7 @@ class Peers:
             if peer.prober is not None:
                 peer.prober.sent(now, event.path)
 
-    def _message(self, now: float, peer: _Peer, event: Message) -> None:
+    def _message(self, now: float, peer: Peer, event: Message) -> None:
         kind = event.data[0] if event.data else -1
         if kind == MESSAGE_LEASE:
             self.events.append(LeaseMessage(event.link, event.data))
@@ -399,7 +399,7 @@ class Peers:
 
     # Probers
 
-    def _look_after(self, now: float, link: int, peer: _Peer, path: Path, rtt: float | None) -> Prober | None:
+    def _look_after(self, now: float, link: int, peer: Peer, path: Path, rtt: float | None) -> Prober | None:
         """A prober for this link; None where it needs none, or there are too many."""
         if peer.is_lease or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
             return None
@@ -452,7 +452,7 @@ class Peers:
         except UsageError:
             self.counters["path of a link that is over"] += 1
 
-    def _send_frame(self, now: float, link: int, peer: _Peer, kind: int, payload: bytes) -> tuple[Path, ...]:
+    def _send_frame(self, now: float, link: int, peer: Peer, kind: int, payload: bytes) -> tuple[Path, ...]:
         paths = peer.prober.duplicates(now) if peer.prober is not None else ()
         paths = paths or (self.links.path(link),)
         for path in paths:

@@ -66,6 +66,14 @@ class PathChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The other side's newest packet came by another path than before."""
+
+    link: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseMessage:
     """A lease message came by this link's control stream."""
 
@@ -81,8 +89,8 @@ class RelayInDoubt:
 
 
 PeerEvent = (
-    Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | LeaseMessage | RelayInDoubt | OutsideSeen
-    | OutsideWanted
+    Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | RelayInDoubt
+    | OutsideSeen | OutsideWanted
 )  # fmt: skip
 
 

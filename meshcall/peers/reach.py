@@ -43,8 +43,6 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
                 continue
             if lease.udp:
                 found.append(relayed(where, lease.lease_id))
-            if lease.tcp_port is not None:
-                found.append(relayed(_at_port(where, lease.tcp_port), lease.lease_id, tcp=True))
     if not relayed_only:
         found += [direct(where) for where in (*entry.direct_v4, *entry.direct_v6) if _usable(where, families)]
     return found
@@ -52,7 +50,3 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
 
 def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
     return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and not is_nonsense(where)
-
-
-def _at_port(where: Endpoint, port: int) -> Endpoint:
-    return Endpoint(where[:-2] + port.to_bytes(2, "big"))

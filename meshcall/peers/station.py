@@ -1,78 +1,280 @@
-"""A device among others: sorts datagrams to links, gives links their way out, keeps what peers may be told.
+"""A device among others: sorts datagrams to links and relays, gives links their way out, reaches people.
 
-The way from paths to datagrams is here: a direct path is an endpoint.  Events of the links come out as
-they are; what only this file needs to know is not repeated.
+The way from paths to datagrams is here: a direct path is an endpoint, a relayed one a frame to a relay.
+Beside the links stand our own leases (`leasing`) and, where its owner said yes, a relay for others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from meshcall.core import Endpoint
-from meshcall.path.candidates import gather
+from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
+from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
-from meshcall.path.paths import direct, endpoint_of, is_relayed
+from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
 from meshcall.path.ports import judge
-from meshcall.peers.core import Peers
-from meshcall.peers.events import LeaseMessage, PeerEvent, RelayInDoubt
+from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, RelayInDoubt
+from meshcall.peers.leasing import Leasing
+from meshcall.record.resolver import callable_devices
+from meshcall.relay.core import RelayCore
+from meshcall.relay.discovery import Announce, Announcer, FindPeers
+from meshcall.relay.ends import Arrived, RelayEnds
+from meshcall.relay.places import endpoint_of_place, is_tcp_place, udp_place
+from meshcall.wire import relay as wire
 from meshcall.wire.link import KIND_PIECE, KIND_RESET
 
 if TYPE_CHECKING:
+    from random import Random
+
+    from meshcall.crypto.suite import Suite
+    from meshcall.identity import Device
+    from meshcall.path.paths import Path
+    from meshcall.peers.core import Peers
+    from meshcall.relay.policy import RelayPolicy
     from meshcall.wire.path import Ports
+    from meshcall.wire.record import Record, RelayLease
 
 SEEN_MAX = 4
 """Endpoints at which peers see us that are told to others."""
 
+_FOR_A_RELAY = (wire.TO_LEASE, wire.TO_FLOW, wire.PROOF, wire.CHECK, wire.HELLO)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPlan:
+    """What this device has to do with relays."""
+
+    leases: int = 2
+    """Relays at which it keeps a place; 0: it is reached by published addresses only."""
+    policy: RelayPolicy | None = None
+    """Whom it serves as a relay itself; None: nobody."""
+
 
 class Station:
-    """A `core.Core`.  Commands of the links are those of `station.peers`; call `carry` after one."""
+    """A `core.Core` but for `requests`, which the DHT answers by `answered`.
 
-    def __init__(self, now: float, peers: Peers) -> None:
-        self.outbox: list[tuple[Endpoint, bytes]] = []
-        self.events: list[PeerEvent] = []
+    `outbox` and `events` are handed in and appended to.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        peers: Peers,
+        *,
+        rng: Random,
+        suite: Suite,
+        device: Device,
+        plan: RelayPlan,
+        outbox: list[tuple[Endpoint, bytes]],
+        events: list[PeerEvent],
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.peers = peers
+        self.relay: RelayCore | None = None
+        self.leases_changed = False
+        """The record should name other leases; the owner reads and clears it."""
+        self._rng = rng
+        self._static = device.public
+        self._plan = plan
+        self._outbox = outbox
+        self._events = events
+        self._leasing: Leasing | None = None
+        self._announcer: Announcer | None = None
+        self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
         self._sightings: list[Endpoint] = []
         self._seen: dict[Endpoint, None] = {}
+        if plan.policy is not None and plan.policy.mode != "off":
+            # of the device's secret, so that a relay that starts again knows its leases
+            secret = blake2b(device.secret, digest_size=32, person=b"meshcall relay").digest()
+            self.relay = RelayCore(now, suite=suite, policy=plan.policy, static=device.public, secret=secret)
+
+    # Commands
+
+    def begin(self, now: float, *, reachable: bool) -> None:
+        """The network was found: take leases; announce our relay, where strangers reach us."""
+        if self._leasing is None and self._plan.leases:
+            self._leasing = Leasing(now, self.peers, rng=self._rng, own_static=self._static, wanted=self._plan.leases)
+            self._ends.holder = self._leasing.holder
+        is_open = self.relay is not None and self.relay.policy.mode == "open"
+        if self._announcer is None and is_open and reachable:
+            self._announcer = Announcer(now, static=self._static, rng=self._rng)
+
+    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
+        """Begin to reach a person, whose record `found` tells; see `Peers.reach`.  Raises UsageError."""
+        return self.peers.reach(now, identity, trust=trust, relayed_only=relayed_only)
+
+    def found(self, now: float, reach: int, record: Record | None, unix_time: float) -> int:
+        """Dial the devices of a record; how many are being dialled.  None: no (newer) record will come."""
+        dialled = 0
+        if record is None:
+            self.peers.finish(now, reach)
+        else:
+            dialled = self.peers.found(now, reach, callable_devices(record, unix_time))
+        self.carry(now)
+        return dialled
+
+    def give_up(self, now: float, reach: int) -> None:
+        """Stop to reach somebody; no event of it follows."""
+        self.peers.give_up(now, reach)
+        self.carry(now)
+
+    def echo(self, now: float, link: int, number: int) -> tuple[Path, ...]:
+        """Send an echo along a link; the paths it takes.  Raises UsageError where the link is over."""
+        paths = self.peers.echo(now, link, number)
+        self.carry(now)
+        return paths
+
+    def hang_up(self, now: float, link: int) -> None:
+        """End a link; no event of it follows."""
+        self.peers.close(now, link)
+        self.carry(now)
 
     # The members of a core
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
         """Take a datagram that is not the DHT's."""
-        if data and KIND_PIECE <= data[0] <= KIND_RESET:
+        kind = data[0] if data else -1
+        if KIND_PIECE <= kind <= KIND_RESET:
             self.peers.receive(now, direct(source), data)
-            self.carry(now)
+        elif kind == wire.MAGIC:
+            self._relay_frame(now, source, data)
         else:
             self.counters["unknown kind"] += 1
+            return
+        self.carry(now)
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
-        self.peers.wake(now)
+        for part in (self.peers, self.relay, self._leasing, self._announcer):
+            due = None if part is None else part.next_wake()
+            if part is not None and due is not None and due <= now:
+                part.wake(now)
         self.carry(now)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        return self.peers.next_wake()
+        parts = (self.peers, self.relay, self._leasing, self._announcer)
+        times = [part.next_wake() for part in parts if part is not None]
+        return min((time for time in times if time is not None), default=None)
+
+    def requests(self) -> list[FindPeers | Announce]:
+        """What is to be asked of the DHT; the answers go to `answered`.  Given out once."""
+        asked: list[FindPeers | Announce] = []
+        if self._leasing is not None:
+            asked += self._leasing.requests
+            self._leasing.requests.clear()
+        if self._announcer is not None:
+            asked += self._announcer.requests
+            self._announcer.requests.clear()
+        return asked
+
+    def answered(
+        self, now: float, request: FindPeers | Announce, event: PeersFound | PeersFinished | PutFinished
+    ) -> None:
+        """The DHT's answer to a request."""
+        if isinstance(request, Announce):
+            if self._announcer is not None and isinstance(event, PutFinished):
+                self._announcer.answered(now, request.tag, event)
+        elif self._leasing is not None and not isinstance(event, PutFinished):
+            self._leasing.search.answered(now, request.tag, event)
+        self.carry(now)
+
+    # Relays
+
+    @property
+    def leases(self) -> tuple[RelayLease, ...]:
+        """What the record should name."""
+        return self._leasing.leases if self._leasing is not None else ()
+
+    def _relay_frame(self, now: float, source: Endpoint, data: bytes) -> None:
+        kind = data[1] if len(data) > 1 else -1
+        if kind in _FOR_A_RELAY:
+            if self.relay is None:
+                self.counters["no relay here"] += 1
+            else:
+                self.relay.receive(now, udp_place(source), data)
+        elif kind == wire.HELLO_ANSWER:
+            if self._leasing is not None:
+                self._leasing.search.receive(now, source, data)
+        else:
+            self._ends.receive(now, udp_place(source), data)
+
+    # Carrying
 
     def carry(self, now: float) -> None:
         """Carry between the parts until nothing is left to carry."""
-        while self.peers.events:
-            events, self.peers.events[:] = list(self.peers.events), []
-            for event in events:
-                self._take(now, event)
-        for path, data in self.peers.outbox:
-            if is_relayed(path):
-                self.counters["no way to a relay"] += 1
+        leasing = self._leasing
+        while self._carry_peers(now) or self._carry_ends(now) or (leasing is not None and leasing.carry(now)):
+            pass
+        if leasing is not None:
+            self._outbox += [(endpoint_of_place(place), data) for place, data in leasing.outbox]
+            leasing.outbox.clear()
+            if leasing.changed:
+                leasing.changed = False
+                self.leases_changed = True
+                self._tell(now)
+        self._send(now)
+
+    def _carry_peers(self, now: float) -> bool:
+        events, self.peers.events[:] = list(self.peers.events), []
+        for event in events:
+            self._take(now, event)
+        return bool(events)
+
+    def _carry_ends(self, now: float) -> bool:
+        """What came through relays, and what our own relay has to say on links."""
+        arrived, self._ends.events[:] = list(self._ends.events), []
+        for event in arrived:
+            if isinstance(event, Arrived):
+                path = relayed(endpoint_of_place(event.place), event.relay_id, is_tcp_place(event.place))
+                self.peers.receive(now, path, event.payload)
             else:
-                self.outbox.append((endpoint_of(path), data))
+                self.counters[f"relay says: {wire.SHOW_STATUS[event.status]}"] += 1
+        said: list[tuple[int, bytes]] = []
+        if self.relay is not None:
+            said, self.relay.messages[:] = list(self.relay.messages), []
+            for link, data in said:
+                self.peers.send_lease_message(now, link, data)
+            self.relay.events.clear()
+        return bool(arrived or said)
+
+    def _send(self, now: float) -> None:
+        for path, data in self.peers.outbox:
+            lease = relay_id(path)
+            if lease is None:
+                self._outbox.append((endpoint_of(path), data))
+            elif is_tcp(path):
+                self.counters["no TCP"] += 1
+            else:
+                self._ends.send(now, udp_place(endpoint_of(path)), lease, data)
         self.peers.outbox.clear()
+        for frames in (self._ends.outbox, self.relay.outbox if self.relay is not None else []):
+            self._outbox += [(endpoint_of_place(place), data) for place, data in frames]
+            frames.clear()
 
     def _take(self, now: float, event: PeerEvent) -> None:
-        if isinstance(event, OutsideSeen):
+        leasing, relay = self._leasing, self.relay
+        if isinstance(event, LinkUp | LinkDown) and leasing is not None and leasing.owns(event.link):
+            if isinstance(event, LinkUp):
+                leasing.linked(now, event.link)
+            else:
+                leasing.over(now, event.link)
+        elif isinstance(event, LeaseMessage):
+            self._lease_message(now, event)
+        elif isinstance(event, Moved):
+            if relay is not None and relay_id(event.path) is None:
+                relay.moved(now, event.link, udp_place(endpoint_of(event.path)))
+        elif isinstance(event, RelayInDoubt):
+            if leasing is not None:
+                leasing.look(now)
+        elif isinstance(event, OutsideSeen):
             self._seen.pop(event.endpoint, None)
             self._seen[event.endpoint] = None
             while len(self._seen) > SEEN_MAX:
@@ -80,10 +282,24 @@ class Station:
             self._tell(now)
         elif isinstance(event, OutsideWanted):
             self._tell(now)
-        elif isinstance(event, LeaseMessage | RelayInDoubt):
-            self.counters["nobody here leases"] += 1
         else:
-            self.events.append(event)
+            if isinstance(event, LinkDown) and relay is not None:
+                relay.closed(now, event.link)
+            self._events.append(event)
+
+    def _lease_message(self, now: float, event: LeaseMessage) -> None:
+        if self._leasing is not None and self._leasing.owns(event.link):
+            self._leasing.holder.message(now, event.link, event.data)
+            return
+        end = self.peers.end_of(event.link)
+        if self.relay is None or end is None:
+            self.counters["no relay here"] += 1
+            return
+        identity, static, path = end
+        if relay_id(path) is not None:
+            self.counters["lease asked for through a relay"] += 1
+            return
+        self.relay.message(now, event.link, identity, static, udp_place(endpoint_of(path)), event.data)
 
     # Where this device is
 
@@ -102,6 +318,10 @@ class Station:
         self._seen.clear()
         self._tell(now)
         self.peers.network_changed(now)
+        if self._leasing is not None:
+            self._leasing.network_changed(now)
+        if self._announcer is not None:
+            self._announcer.announce_now(now)
         self.carry(now)
 
     def ports(self) -> Ports:
@@ -111,5 +331,6 @@ class Station:
     def _tell(self, now: float) -> None:
         """Tell the links where we are; they tell nobody who may not know."""
         observed = dict.fromkeys((*self._outside, *self._seen))
-        self.peers.set_local(now, gather(hosts=self._hosts, observed=observed), self.ports())
-        self.carry(now)
+        leases = self._leasing.candidates() if self._leasing is not None else []
+        candidates = gather(hosts=self._hosts, observed=observed, leases=leases)
+        self.peers.set_local(now, candidates, self.ports())

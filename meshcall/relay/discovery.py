@@ -154,8 +154,8 @@ class RelaySearch:
         """Whether a search is under way."""
         return self._end is not None
 
-    def search(self, now: float, known: Iterable[Endpoint] = ()) -> None:
-        """Look into a few shards, and ask these endpoints again; SearchFinished follows."""
+    def search(self, now: float, known: Iterable[Endpoint] = (), shards: int = SHARDS_SAMPLED) -> None:
+        """Look into so many shards, and ask these endpoints again; SearchFinished follows."""
         if self._end is not None:
             return
         self._probes.clear()
@@ -165,7 +165,7 @@ class RelaySearch:
         self._end = now + SEARCH_SECONDS_MAX
         for endpoint in known:
             self._probe(now, endpoint)
-        for shard in self._rng.sample(range(SHARDS), SHARDS_SAMPLED):
+        for shard in self._rng.sample(range(SHARDS), shards):
             self._tag += 1
             self._waiting.add(self._tag)
             self.requests.append(FindPeers(info_hash(shard), self._tag))

@@ -26,7 +26,10 @@ class NodeWorld:
         self.where: list[Endpoint] = []
         self.events: list[list[tuple[float, NodeEvent]]] = []
         self.down: set[int] = set()
+        self.cut: set[frozenset[Endpoint]] = set()
+        """Pairs of endpoints between which nothing goes."""
         self.devices: dict[int, Device] = {}
+        self.identities: dict[int, Identity] = {}
         self._heap: list[tuple[float, int, Endpoint, Endpoint, bytes]] = []
         self._order = 0
 
@@ -65,7 +68,7 @@ class NodeWorld:
     def person(self, number: int, *, with_addresses: bool = False) -> Identity:
         """The node publishes a new identity from now on."""
         identity, device = Identity.new(self.suite), Device.new(self.suite)
-        self.devices[number] = device
+        self.devices[number], self.identities[number] = device, identity
         self.nodes[number].publish(self.now, identity, device, with_addresses=with_addresses)
         self.drain(number)
         return identity
@@ -82,7 +85,7 @@ class NodeWorld:
         node, source = self.nodes[number], self.where[number]
         for target, data in node.outbox:
             self._order += 1
-            if number not in self.down:
+            if number not in self.down and frozenset({source, target}) not in self.cut:
                 heapq.heappush(self._heap, (self.now + DELAY_SECONDS, self._order, source, target, data))
         node.outbox.clear()
         self.events[number].extend((self.now, event) for event in node.events)

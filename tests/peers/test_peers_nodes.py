@@ -59,9 +59,9 @@ class PeerWorld(NodeWorld):
         """Begin to reach a person whose record is known."""
         record = self.record(asker, identity)
         node = self.nodes[asker]
-        number = node.reach(self.now, identity.public, **options)  # type: ignore[arg-type]
-        node.found(self.now, number, record)
-        node.found(self.now, number, None)
+        number = node.people.reach(self.now, identity.public, **options)  # type: ignore[arg-type]
+        node.people.found(self.now, number, record, self.unix_time)
+        node.people.found(self.now, number, None, self.unix_time)
         self.drain(asker)
         return number
 
@@ -79,7 +79,7 @@ class PeerWorld(NodeWorld):
         """Send echoes; those that were answered."""
         since = self.now
         for number in range(count):
-            self.nodes[asker].echo(self.now, link, number)
+            self.nodes[asker].people.echo(self.now, link, number)
             self.drain(asker)
             self.run(0.3)
         found = [event for _, event in self.said(asker, EchoAnswered, since)]
@@ -98,12 +98,12 @@ def test_an_address_is_all_it_takes_to_get_echoes() -> None:
     (up,) = [event for _, event in world.said(bob, LinkUp)]
     assert isinstance(up, LinkUp)
     assert up.incoming
-    world.nodes[ann].hang_up(world.now, link)
+    world.nodes[ann].people.hang_up(world.now, link)
     world.drain(ann)
     world.run(1.0)
     assert world.said(bob, LinkDown)
-    assert not world.nodes[ann].station.peers.status(world.now)  # type: ignore[union-attr]
-    assert not world.nodes[bob].station.peers.status(world.now)  # type: ignore[union-attr]
+    assert not world.nodes[ann].people.peers.status(world.now)
+    assert not world.nodes[bob].people.peers.status(world.now)
 
 
 def test_a_stranger_hears_no_address_and_a_trusted_contact_does() -> None:
@@ -112,9 +112,9 @@ def test_a_stranger_hears_no_address_and_a_trusted_contact_does() -> None:
     bob, bobs = world.someone(PeerPolicy(frozenset({anns.public})))
     world.linked(ann, bobs)
     world.run(2.0)
-    (seen,) = world.nodes[bob].station.peers.status(world.now)  # type: ignore[union-attr]
+    (seen,) = world.nodes[bob].people.peers.status(world.now)
     assert seen.trusted
-    (mine,) = world.nodes[ann].station.peers.status(world.now)  # type: ignore[union-attr]
+    (mine,) = world.nodes[ann].people.peers.status(world.now)
     assert not mine.trusted, "reaching somebody does not mean to trust them"
     link = world.linked(ann, bobs, trust=Trust.FULL)
     world.run(2.0)
@@ -146,11 +146,11 @@ def test_who_cannot_be_reached_is_told_why() -> None:
     assert isinstance(event, Unreached)
     assert event.reach == number
     assert "did not answer" in event.reason
-    assert world.nodes[ann].reach(world.now, gones.public, relayed_only=True)
+    assert world.nodes[ann].people.reach(world.now, gones.public, relayed_only=True)
 
 
 def test_a_node_without_identity_reaches_nobody() -> None:
     world = NodeWorld()
     number = world.add()
     with pytest.raises(UsageError, match="no identity"):
-        world.nodes[number].reach(world.now, bytes(32))
+        world.nodes[number].people.reach(world.now, bytes(32))

@@ -1,0 +1,35 @@
+"""What is kept for one open link.  Only data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshcall.handshake.budget import Budget
+
+if TYPE_CHECKING:
+    from meshcall.handshake.events import Established
+    from meshcall.path.candidates import Trust
+    from meshcall.path.prober import Prober
+
+ECHOES_MAX = 256
+"""Of one link, unanswered."""
+ECHOES_PER_SECOND = 100.0
+"""Answered on one link."""
+
+
+class Peer:
+    """An open link."""
+
+    __slots__ = ("asked", "budget", "identity", "incoming", "is_lease", "prober", "serial", "since", "static", "trust")
+
+    def __init__(self, now: float, event: Established, trust: Trust, *, is_lease: bool) -> None:
+        self.identity = event.identity
+        self.static = event.certificate.static
+        self.serial = event.certificate.serial
+        self.incoming = event.incoming
+        self.trust = trust
+        self.since = now
+        self.is_lease = is_lease
+        self.prober: Prober | None = None
+        self.asked: dict[int, float] = {}
+        self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
