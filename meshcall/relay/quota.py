@@ -1,4 +1,4 @@
-"""How much each lease, each sender and the whole relay may forward: allowances refilled twenty times a second.
+"""How much each lease, each sender and the whole relay may forward: allowances refilled ten times a second.
 
 A forwarded packet is paid for three times: by its lease, by its sender and by the uplink.  Paying is a
 comparison and a subtraction, so that the hot path (drivers/relay_hot.py) does it per packet on these
@@ -8,7 +8,7 @@ flood pays, calls do not.
 
 from __future__ import annotations
 
-REFILL_SECONDS = 0.05
+REFILL_SECONDS = 0.1
 ELAPSED_SECONDS_MAX = 1.0
 """A longer pause refills no more than this."""
 BURST_SECONDS = 0.25
@@ -29,29 +29,26 @@ PACKET_OVERHEAD_BYTES = 28
 class Allowance:
     """What one party may still forward, in bytes.  `left` is read and lowered by whoever forwards."""
 
-    __slots__ = ("_before", "burst", "left", "rate", "spent")
+    __slots__ = ("before", "burst", "left", "rate", "refused")
 
     def __init__(self, bytes_per_second: int, burst_seconds: float = BURST_SECONDS) -> None:
         self.rate = bytes_per_second
         self.burst = max(int(bytes_per_second * burst_seconds), 4096)
         self.left = self.burst
-        self.spent = 0
-        """Bytes forwarded since it exists, as of the last refill."""
-        self._before = self.burst
+        self.before = self.burst
+        """What was left right after the last refill."""
+        self.refused = 0
+        """What it wanted since then and did not get, for whatever reason."""
 
-    def refill(self, gain: int) -> int:
-        """Add to what is left; returns what was spent since the last time."""
-        left = self.left
-        used = self._before - left
-        self.spent += used
-        self.left = self._before = min(left + gain, self.burst)
-        return used
+    def refill(self, gain: int) -> None:
+        """Add to what is left, up to the burst."""
+        left = self.left + gain
+        self.left = self.before = left if left < self.burst else self.burst
 
     def cut(self, ceiling: int) -> None:
         """Take away what was saved up beyond `ceiling`."""
         if self.left > ceiling:
-            self._before -= self.left - ceiling
-            self.left = ceiling
+            self.left = self.before = ceiling
 
 
 NO_LIMIT = Allowance(2**62)
@@ -100,12 +97,9 @@ class Quotas:
     def pay(self, size: int, lease: Allowance, source: Allowance) -> str:
         """Pay for one packet.  Empty if all could, else the word for who could not; then nobody pays."""
         cost = self.cost(size)
-        if lease.left < cost:
-            return "lease"
-        if source.left < cost:
-            return "source"
-        if self.uplink.left < cost:
-            return "uplink"
+        if lease.left < cost or source.left < cost or self.uplink.left < cost:
+            lease.refused += cost
+            return "lease" if lease.left < cost else "source" if source.left < cost else "uplink"
         lease.left -= cost
         source.left -= cost
         self.uplink.left -= cost
@@ -119,23 +113,32 @@ class Quotas:
         self._refilled = now
         gained = min(elapsed, ELAPSED_SECONDS_MAX)
         uplink = self.uplink
-        used = uplink.refill(int(uplink.rate * gained))
+        used = uplink.before - uplink.left
+        uplink.refill(int(uplink.rate * gained))
         self.load += min(elapsed / LOAD_SECONDS, 1.0) * (used / (uplink.rate * elapsed) - self.load)
-        demands = []
-        for lease in list(self._leases):
-            if lease.left < lease.burst:
-                rate = lease.rate if self.fair_share is None else min(lease.rate, self.fair_share)
-                demands.append(lease.refill(int(rate * gained)) / elapsed)
-        for source in list(self._sources):
-            if source.left < source.burst:
-                source.refill(int(source.rate * gained))
+        leases = list(self._leases)  # another thread may add some meanwhile
         if uplink.left < uplink.burst * SQUEEZE_BELOW:
+            demands = [(lease.before - lease.left + lease.refused) / elapsed for lease in leases]
             self.fair_share = _fair_share(int(uplink.rate * SQUEEZED_BUDGET), demands)
-            ceiling = int(self.fair_share * SQUEEZED_BURST_SECONDS)
-            for lease in list(self._leases):
-                lease.cut(ceiling)
         elif uplink.left > uplink.burst * RELAX_ABOVE:
             self.fair_share = None
+        self._refill(leases, gained, self.fair_share)
+        self._refill(list(self._sources), gained, None)
+        if self.fair_share is not None:
+            ceiling = max(int(self.fair_share * SQUEEZED_BURST_SECONDS), self.packet_bytes_min)
+            for lease in leases:
+                lease.cut(ceiling)
+
+    def _refill(self, allowances: list[Allowance], seconds: float, rate_max: int | None) -> None:
+        """Refill them all; most have one rate, and this is done often."""
+        rate = gain = 0
+        for allowance in allowances:
+            if allowance.rate != rate:
+                rate = allowance.rate
+                gain = int((rate if rate_max is None else min(rate, rate_max)) * seconds)
+            left = allowance.left + gain
+            allowance.left = allowance.before = left if left < allowance.burst else allowance.burst
+            allowance.refused = 0
 
 
 def _fair_share(budget: int, demands: list[float]) -> int:
@@ -144,7 +147,7 @@ def _fair_share(budget: int, demands: list[float]) -> int:
     demands = sorted(demand for demand in demands if demand > 0)
     for place, demand in enumerate(demands):
         share = left / (len(demands) - place)
-        if demand > share * 0.98:  # who is already held to the share asks for exactly that
+        if demand > share:
             return int(share)
         left -= demand
     return budget
