@@ -17,6 +17,7 @@ import msgspec
 from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
 from meshcall.errors import AddressError, ConfigError, UsageError
+from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -61,6 +62,24 @@ class LinkRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answer_pings: Literal["all", "trusted", "nobody"] = "all"
 
 
+class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Relays: those of others that this device uses, and whether it is one itself."""
+
+    leases: int = 2
+    mode: Literal["open", "list", "off"] = "off"
+    listed: tuple[str, ...] = ()
+    leases_max: int = 256
+    uplink_kbit_per_second: int = 10_000
+    lease_kbit_per_second: int = 640
+    source_kbit_per_second: int = 640
+
+
+class Home(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The people for whom this node runs."""
+
+    members: tuple[str, ...] = ()
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -76,6 +95,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     record: Record = Record()
     contacts: Contacts = Contacts()
     link: LinkRules = LinkRules()
+    relay: Relay = Relay()
+    home: Home = Home()
     log: Log = Log()
 
 
@@ -122,6 +143,26 @@ trusted = []
 # Whose pings are answered: of "all" who know your address, of "trusted" contacts, of "nobody".  An answer
 # tells no more than the handshake before it: that this device is there.
 answer_pings = "all"
+
+[relay]
+# Relays at which this device keeps a place, so that it can be called behind any firewall without telling
+# its IP address.  0: none; then only a published address leads here.
+leases = 2
+# Is this node a relay for others?  It then needs an address that strangers can reach, and carries sealed
+# packets for "open": everybody, "list": those in `listed` and in [home] members, "off": nobody.
+mode = "off"
+listed = []
+# Most devices that keep a place here.
+leases_max = 256
+# Most that is forwarded (thousands of bits a second): in all, for one place (a call takes about 130, both
+# ways), from callers at one address.
+uplink_kbit_per_second = 10000
+lease_kbit_per_second = 640
+source_kbit_per_second = 640
+
+[home]
+# Addresses of the people of this home (family, company): they come first at this relay.
+members = []
 
 [log]
 # "debug", "info", "warning" or "error".  IP addresses are logged at the debug level only.
@@ -199,11 +240,20 @@ def check(config: Config, source: str) -> Config:
             host_and_port(text)
         except UsageError as problem:
             raise ConfigError(f"{source}: [dht] bootstrap: {problem}") from None
-    for text in config.contacts.trusted:
-        try:
-            parse_address(text)
-        except AddressError as problem:
-            raise ConfigError(f"{source}: [contacts] trusted: {text!r}: {problem}") from None
+    people = {
+        "[contacts] trusted": config.contacts.trusted,
+        "[relay] listed": config.relay.listed,
+        "[home] members": config.home.members,
+    }
+    for key, addresses in people.items():
+        for text in addresses:
+            try:
+                parse_address(text)
+            except AddressError as problem:
+                raise ConfigError(f"{source}: {key}: {text!r}: {problem}") from None
+    demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
+    for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
+        demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")
     for name in ("items_max", "item_bytes_max", "peers_max", "queries_per_second_max"):
         demand(getattr(config.dht, name) >= 1, f"[dht] {name}", "must be at least 1")
     return config

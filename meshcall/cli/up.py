@@ -28,6 +28,7 @@ CONFIG_FILE = "config.toml"
 @click.option("--bootstrap", multiple=True, metavar="HOST:PORT", help="A node to start from; may be repeated.")
 @click.option("--private", is_flag=True, help="A network of your own: never ask the public routers.")
 @click.option("--no-publish", is_flag=True, help="Help others to be found, without being found; needs no identity.")
+@click.option("--relay", is_flag=True, help="Carry sealed packets for everybody: be a relay ([relay] mode = open).")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
 @click.option("--log-format", type=click.Choice(["plain", "json"]), help="For people or for programs.")
 @passphrases.passphrase_file_option
@@ -64,6 +65,7 @@ def with_options(
     bootstrap: tuple[str, ...] = (),
     private: bool = False,
     no_publish: bool = False,
+    relay: bool = False,
     log_level: str | None = None,
     log_format: str | None = None,
 ) -> Config:
@@ -71,6 +73,7 @@ def with_options(
     from msgspec.structs import replace
 
     from meshcall.config import check
+    from meshcall.errors import ConfigError
 
     network, log = config.network, config.log
     if port is not None:
@@ -86,8 +89,11 @@ def with_options(
         network=network,
         dht=replace(config.dht, bootstrap=(*bootstrap, *config.dht.bootstrap)),
         record=replace(config.record, publish=config.record.publish and not no_publish),
+        relay=replace(config.relay, mode="open") if relay else config.relay,
         log=log,
     )
+    if changed.relay.mode != "off" and not changed.record.publish:
+        raise ConfigError("a relay needs an identity, so that its users know it: leave out --no-publish, or --relay")
     return check(changed, "the command line")
 
 
@@ -139,6 +145,8 @@ def _greet(folders: Folders, config: Config, owner: Owner | None, live: LiveNode
         ("Listening", f"UDP port {port_of(live.endpoints[0])}, {families}"),
         ("Network", _network(config)),
     ]
+    if config.relay.mode != "off":
+        rows.append(("Relay", "for everybody" if config.relay.mode == "open" else "for a list of people"))
     for line in [*aligned(rows), "Your node is running; Ctrl-C stops it.", ""]:
         click.echo(line)
 

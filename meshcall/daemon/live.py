@@ -26,8 +26,11 @@ from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pa
 from meshcall.identity import read_address
 from meshcall.logs import log
 from meshcall.node import LookupEvent, Node
+from meshcall.peers.events import PlacesChanged
 from meshcall.peers.policy import PeerPolicy
+from meshcall.peers.station import RelayPlan
 from meshcall.record.events import PublishFailed, RecordConfirmed, RecordFound, RecordPublished, ResolveFinished
+from meshcall.relay.policy import RelayPolicy
 
 if TYPE_CHECKING:
     import socket
@@ -52,6 +55,24 @@ SAVED_FIRST = 4
 """So many of the saved nodes are asked at once; the others serve when there is a table."""
 
 _log = logging.getLogger("meshcall.node")
+
+
+def _keys(suite: Suite, addresses: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(read_address(suite, text).public for text in addresses)
+
+
+def _relay_plan(suite: Suite, config: Config) -> RelayPlan:
+    relay = config.relay
+    policy = RelayPolicy(
+        mode=relay.mode,
+        members=_keys(suite, config.home.members),
+        listed=_keys(suite, relay.listed),
+        leases_max=relay.leases_max,
+        bytes_per_second=relay.uplink_kbit_per_second * 125,
+        lease_bytes_per_second=relay.lease_kbit_per_second * 125,
+        source_bytes_per_second=relay.source_kbit_per_second * 125,
+    )
+    return RelayPlan(relay.leases, policy)
 
 
 class LiveNode:
@@ -84,10 +105,8 @@ class LiveNode:
             ),
             families=families,
             kem=MlKem768(),
-            policy=PeerPolicy(
-                frozenset(read_address(suite, text).public for text in config.contacts.trusted),
-                config.link.answer_pings,
-            ),
+            policy=PeerPolicy(_keys(suite, config.contacts.trusted), config.link.answer_pings),
+            plan=_relay_plan(suite, config),
         )
         self.families = families
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
@@ -257,6 +276,9 @@ class LiveNode:
                     reason=event.reason,
                     next_attempt_in_seconds=round(event.retry_seconds, 1),
                 )
+            elif isinstance(event, PlacesChanged):
+                text = "place at a relay" if event.leases else "no place at a relay any more"
+                log(_log, logging.INFO, text, relays=len(event.leases))
             else:
                 self.switchboard.take(event)
 

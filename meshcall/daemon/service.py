@@ -93,6 +93,7 @@ class Service:
                 "lookup": Op(LookupArgs, self._lookup),
                 "ping": Op(PingArgs, self._ping),
                 "paths": Op(NoArgs, self._paths),
+                "relay": Op(NoArgs, self._relay),
                 "republish": Op(NoArgs, self._republish),
                 "stop": Op(NoArgs, self._stop_op),
             },
@@ -225,6 +226,15 @@ class Service:
         station = self.live.node.station
         links = [] if station is None else station.peers.status(trio.current_time())
         return {"links": [shapes.link(one) for one in links]}
+
+    async def _relay(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        now = trio.current_time()
+        status = self.live.node.dht.status(now)
+        return {
+            "mode": self.live.config.relay.mode,
+            "reachable": status.reachable,
+            **shapes.relay(self.live.node.station, now),
+        }
 
     async def _republish(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
         with self.live.driven.turn() as now:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from meshcall.dht.events import Report
     from meshcall.node import NodeStatus
     from meshcall.peers.events import PeerStatus
+    from meshcall.peers.station import Station
     from meshcall.record.events import RecordFound, RecordUpdated, ResolveFinished
-    from meshcall.wire.record import DeviceEntry, Record
+    from meshcall.relay.events import RelayStatus
+    from meshcall.wire.record import DeviceEntry, Record, RelayLease
 
 Json = dict[str, Any]
 
@@ -120,16 +122,7 @@ def _device(device: DeviceEntry, unix_time: float, usable: bool) -> Json:
         "callable": usable,
         "capabilities": device.capabilities,
         "direct": [show_endpoint(where) for where in (*device.direct_v4, *device.direct_v6)],
-        "relays": [
-            {
-                "relay_key": lease.relay.hex(),
-                "lease": lease.lease_id.hex(),
-                "endpoints": [show_endpoint(where) for where in (lease.v4, lease.v6) if where],
-                "udp": lease.udp,
-                "tcp_port": lease.tcp_port,
-            }
-            for lease in device.leases
-        ],
+        "relays": [_lease(lease) for lease in device.leases],
     }
 
 
@@ -208,6 +201,39 @@ def link(status: PeerStatus) -> Json:
             for one in prober.paths
         ],
         "counters": {} if prober is None else prober.counters,
+    }
+
+
+def relay(station: Station | None, now: float) -> Json:
+    """Leases at relays of others, and the relay of one's own."""
+    core = None if station is None else station.relay
+    return {
+        "leases": [] if station is None else [_lease(one) for one in station.leases],
+        "relay": None if core is None else _relay(core.status(now)),
+    }
+
+
+def _relay(status: RelayStatus) -> Json:
+    return {
+        "mode": status.mode,
+        "leases": status.leases,
+        "member_leases": status.member_leases,
+        "flows": status.flows,
+        "established": status.established,
+        "load": round(status.load, 3),
+        "kbit_per_second_max": status.bytes_per_second_max // 125,
+        "is_squeezing": status.is_squeezing,
+        "counters": status.counters,
+    }
+
+
+def _lease(lease: RelayLease) -> Json:
+    return {
+        "relay_key": lease.relay.hex(),
+        "lease": lease.lease_id.hex(),
+        "endpoints": [show_endpoint(where) for where in (lease.v4, lease.v6) if where],
+        "udp": lease.udp,
+        "tcp_port": lease.tcp_port,
     }
 
 

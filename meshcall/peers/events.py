@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshcall.path.events import OutsideSeen, OutsideWanted, ProberStatus
 from meshcall.path.paths import Path
+from meshcall.wire.record import RelayLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,16 @@ class RelayInDoubt:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class PlacesChanged:
+    """This device has places at these relays now, the best first."""
+
+    leases: tuple[RelayLease, ...]
+
+
 PeerEvent = (
     Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | RelayInDoubt
-    | OutsideSeen | OutsideWanted
+    | PlacesChanged | OutsideSeen | OutsideWanted
 )  # fmt: skip
 
 

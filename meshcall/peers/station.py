@@ -18,7 +18,7 @@ from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
 from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
 from meshcall.path.ports import judge
-from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, RelayInDoubt
+from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
 from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
@@ -219,6 +219,7 @@ class Station:
             if leasing.changed:
                 leasing.changed = False
                 self.leases_changed = True
+                self._events.append(PlacesChanged(leasing.leases))
                 self._tell(now)
         self._send(now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -54,3 +55,41 @@ def test_ping_finds_links_and_echoes(tmp_path: Path) -> None:
         own = meshcall("ping", bob_address, "--home", str(bob_home))
         assert own.returncode == 1
         assert "your own address" in own.stderr
+
+
+def test_strangers_meet_at_a_relay_and_contacts_go_direct(tmp_path: Path) -> None:
+    homes = {name: tmp_path / name for name in ("ann", "bob", "vera")}
+    addresses = {name: _identity(home, name) for name, home in homes.items()}
+    with ExitStack() as stack:
+        first = stack.enter_context(daemon(tmp_path / "first"))
+        second = stack.enter_context(daemon(tmp_path / "second", *bootstrap(first)))
+        relay = '[relay]\nmode = "open"\nleases = 0\n[dht]\nreachable = "yes"\n'
+        vera = _person(stack, homes["vera"], relay, first, second)
+        vera.wait_for("record found again")
+        ann = _person(stack, homes["ann"], "", first, second)
+        trusts = f'[contacts]\ntrusted = ["{addresses["ann"]}"]\n'
+        bob = _person(stack, homes["bob"], trusts, first, second)
+        ann.wait_for("place at a relay")
+        bob.wait_for("place at a relay")
+
+        def ping(who: str, whom: str, *options: str) -> dict[str, object]:
+            end = time.monotonic() + 20
+            while True:  # until the record that names the lease is out
+                pinged = meshcall("ping", addresses[whom], "--home", str(homes[who]), "--json", *options)
+                if pinged.returncode == 0:
+                    return dict(json.loads(pinged.stdout))
+                assert time.monotonic() < end, pinged.stderr + pinged.stdout
+                time.sleep(0.5)
+
+        stranger = ping("bob", "ann", "--count", "10", "--interval", "0.1")
+        assert stranger["first_path"] == stranger["last_path"] == f"relay 127.0.0.1:{vera.port}"
+        contact = ping("ann", "bob", "--count", "20", "--interval", "0.1", "--direct")
+        assert contact["first_path"] == f"relay 127.0.0.1:{vera.port}"
+        assert contact["last_path"] == f"direct 127.0.0.1:{bob.port}"
+
+        said = json.loads(meshcall("relay", "status", "--home", str(homes["vera"]), "--json").stdout)
+        assert said["relay"]["leases"] == 2
+        assert said["relay"]["counters"]["forwarded"] > 20
+        assert "for everybody" in meshcall("relay", "status", "--home", str(homes["vera"])).stdout
+        mine = meshcall("relay", "status", "--home", str(homes["ann"])).stdout
+        assert f"127.0.0.1:{vera.port}" in mine
