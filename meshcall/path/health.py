@@ -11,6 +11,8 @@ from enum import IntEnum
 
 from meshcall.path.paths import Path
 
+CLOCK_GRAIN_SECONDS = 1e-6
+"""Times nearer than this are the same: sums of floats do not come out even."""
 RTT_UNKNOWN_SECONDS = 1.0
 """How long the first answer may take."""
 RTT_MARGIN_LEAST_SECONDS = 0.03
@@ -165,7 +167,7 @@ class Health:
         """Count the probes whose time is up."""
         timeout = self.timeout()
         for nonce, sent in list(self._outstanding.items()):
-            if now - sent < timeout - 1e-9:
+            if now - sent < timeout - CLOCK_GRAIN_SECONDS:
                 break
             del self._outstanding[nonce]
             if not self._missed:
@@ -230,4 +232,6 @@ class Health:
 
     def _is_quiet(self, now: float) -> bool:
         silence = self.silence()
-        return silence is not None and self.frame_at is not None and now - self.frame_at >= silence - 1e-9
+        return (
+            silence is not None and self.frame_at is not None and now - self.frame_at >= silence - CLOCK_GRAIN_SECONDS
+        )

@@ -29,7 +29,7 @@ from meshcall.path.events import (
     SocketsClosed,
 )
 from meshcall.path.exchange import Exchange
-from meshcall.path.health import Health, State
+from meshcall.path.health import CLOCK_GRAIN_SECONDS, Health, State
 from meshcall.path.life import MappingLife
 from meshcall.path.paths import Path, direct, endpoint_of, is_relayed
 from meshcall.path.punch import common_moment, hard_target, probeable
@@ -267,7 +267,7 @@ class Prober:
         self._look_for_trouble(now)
         for health in list(self._paths.values()):
             due = self._next_probe(now, health)
-            if due is not None and due <= now + 1e-9:
+            if due is not None and due <= now + CLOCK_GRAIN_SECONDS:
                 self._table.probe(now, health)
         for step in self._punching.due(now):
             self._has_sockets = self._has_sockets or step.socket > 0

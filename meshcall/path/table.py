@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshcall.path.budget import ProbeBudget
 from meshcall.path.events import Frame, PathStatus
-from meshcall.path.health import Health, State
+from meshcall.path.health import CLOCK_GRAIN_SECONDS, Health, State
 from meshcall.path.paths import Path, endpoint_of
 from meshcall.path.rhythm import check_back
 from meshcall.wire.path import KIND_PROBE, NONCE_BYTES, Probe, encode_probe
@@ -78,7 +78,7 @@ class Table:
 
     def check_back(self, now: float, health: Health) -> None:
         """Probe a path that the peer was just heard on, not too often."""
-        if check_back(health) <= now + 1e-9:
+        if check_back(health) <= now + CLOCK_GRAIN_SECONDS:
             self.probe(now, health)
 
     def send(self, now: float, path: Path, socket: int = 0, *, low_ttl: bool = False, silence: float = 0.0) -> bytes:

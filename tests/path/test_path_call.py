@@ -1,4 +1,7 @@
-"""A call while the network misbehaves: rebinds, moves, dead and one-way paths, relays that die.  Gaps in a 50/s stream."""
+"""A call while the network misbehaves: rebinds, moves, dead and one-way paths, relays that die.
+
+Gaps are those in a stream of 50 frames a second.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def left_at(device: Device, since: float) -> float:
 
 
 def test_a_quiet_call_sends_hardly_any_probes() -> None:
-    world, a, b = call("portrestricted", "linux")
+    world, a, _b = call("portrestricted", "linux")
     sent = a.packets_while(10.0)
     assert 500 <= sent <= 500 + 10 * 6  # frames, and at most six packets of the path layer a second
     assert a.prober is not None
