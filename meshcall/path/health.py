@@ -32,6 +32,8 @@ MISSED_ONE_WAY = 4
 """... and where something is still heard: what we send does not get through."""
 OUTSTANDING_MAX = 16
 LOSS_WEIGHT = 1 / 8
+LOSS_HALF_LIFE_SECONDS = 2.0
+"""One probe lost weighs 1/8, and half of it after so long: some seconds of frames sent twice, not more."""
 REPORT_LIFE_SECONDS = 2.0
 
 
@@ -60,8 +62,8 @@ class Health:
     """The measurements of one path; `now` in monotonic seconds throughout."""
 
     __slots__ = (
-        "_deviation", "_gap", "_missed", "_missed_since", "_outstanding", "_report", "_report_at", "_rttvar",
-        "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "loss", "observed", "path",
+        "_deviation", "_gap", "_loss", "_loss_at", "_missed", "_missed_since", "_outstanding", "_report", "_report_at",
+        "_rttvar", "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "observed", "path",
         "probed_at", "rtt", "sent_at", "since", "socket", "tries", "verified",
     )  # fmt: skip
 
@@ -75,8 +77,8 @@ class Health:
         self.is_lost = False
         self.rtt: float | None = None
         """Smoothed, seconds (RFC 6298)."""
-        self.loss = 0.0
-        """Share of probes without an answer, smoothed."""
+        self._loss = 0.0
+        self._loss_at = now
         self.heard_at: float | None = None
         self.frame_at: float | None = None
         self.sent_at = now
@@ -116,12 +118,12 @@ class Health:
         self.verified = True
         if self.is_lost:  # it is back, and what was lost before says nothing of it now
             self.is_lost = False
-            self.loss = 0.0
+            self._loss = 0.0
         self.tries = self._missed = 0
         self._suspect_until = 0.0
         self.heard_at = now
         in_time = self._outstanding.pop(nonce, None) is not None
-        self.loss *= 1 - LOSS_WEIGHT * in_time
+        self._lose(now, -self.loss(now) * in_time)
         # an answer means: whatever was asked before it and is still open is no sign of death
         for older in [each for each, sent in self._outstanding.items() if sent <= now - rtt]:
             del self._outstanding[older]
@@ -173,7 +175,7 @@ class Health:
             if not self._missed:
                 self._missed_since = sent
             self._missed += 1
-            self.loss += (1 - self.loss) * LOSS_WEIGHT
+            self._lose(now, 1 - self.loss(now))
         unheard = self.heard_at is None or self.heard_at < self._missed_since
         if self._missed >= (MISSED_SILENT if unheard else MISSED_ONE_WAY):
             self.is_lost = True
@@ -217,7 +219,12 @@ class Health:
 
     def frame_loss(self, now: float) -> float:
         """The worse of what probes and what the other side's reports say, 0 to 1."""
-        return max(self.loss, self._report) if now - self._report_at < REPORT_LIFE_SECONDS else self.loss
+        loss = self.loss(now)
+        return max(loss, self._report) if now - self._report_at < REPORT_LIFE_SECONDS else loss
+
+    def loss(self, now: float) -> float:
+        """Share of probes without an answer, smoothed, 0 to 1."""
+        return self._loss * 0.5 ** ((now - self._loss_at) / LOSS_HALF_LIFE_SECONDS) if self._loss else 0.0
 
     def next_check(self, now: float) -> float | None:
         """When `check` or the silence has something new to say."""
@@ -229,6 +236,10 @@ class Health:
             end = self.frame_at + silence
             due = end if due is None else min(due, end)
         return due
+
+    def _lose(self, now: float, change: float) -> None:
+        self._loss = self.loss(now) + LOSS_WEIGHT * change
+        self._loss_at = now
 
     def _is_quiet(self, now: float) -> bool:
         silence = self.silence()
