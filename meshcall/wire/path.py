@@ -70,7 +70,7 @@ class Probe:
     nonce: bytes
     """8 random bytes, new in every probe, so that only who received it can answer."""
     deaf: bool = False
-    """The sender hears nothing any more on the path that it thinks the best."""
+    """The sender heard a stream of frames, and hears none any more by any path."""
 
 
 @dataclass(frozen=True, slots=True)
