@@ -82,6 +82,16 @@ class LiveView:
             self._asked[row[2]] = style
         self._console.print(table)
 
+    def note(self, seconds: float, text: str) -> None:
+        """A line above the picture."""
+        self._console.print(Text.assemble((f"     {seconds * 1000:7.1f} ms  ", "dim"), text))
+
+    def pulse(self, text: str) -> None:
+        """Beside the title, until the next."""
+        if self._spinner is not None:
+            title = Text.assemble((f" {self._number}. {self._title}", "bold"), (f"   {text}", "cyan"))
+            self._spinner.update(text=title)
+
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._spinner is not None:

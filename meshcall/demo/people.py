@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from meshcall.daemon.start_points import OFFLINE_VARIABLE
-from meshcall.drivers.control import ControlClient, connect
+from meshcall.drivers.control import ControlClient, EventSink, connect
 from meshcall.drivers.files import HOME_VARIABLE
 from meshcall.errors import DaemonError, MeshcallError
 
@@ -56,6 +56,16 @@ class Person:
         """Find somebody by address, with the way it took."""
         return await self.client.request("lookup", {"address": address, "trace": True})
 
+    async def ping(self, address: str, count: int, interval: float, event: EventSink) -> dict[str, Any]:
+        """Link to somebody and send echoes; `event` hears what happens."""
+        args = {"address": address, "count": count, "interval_seconds": interval}
+        return await self.client.request("ping", args, event)
+
+    async def places(self) -> list[dict[str, Any]]:
+        """At which relays their node has a place."""
+        found: list[dict[str, Any]] = (await self.client.request("relay"))["leases"]
+        return found
+
 
 async def make_identity(name: str, home: Path) -> str:
     """`meshcall id new`; the address."""
@@ -70,14 +80,21 @@ async def make_identity(name: str, home: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(name: str, home: Path, address: str, bootstrap: Sequence[str]) -> AsyncIterator[Person]:
-    """`meshcall up` while inside; the process is gone afterwards, whatever happens.
+async def running(
+    name: str, home: Path, address: str, bootstrap: Sequence[str], trusted: Sequence[str]
+) -> AsyncIterator[Person]:
+    """`meshcall up` while inside, `trusted` being its contacts; the process is gone afterwards, whatever happens.
 
     It has a session of its own, so that Ctrl-C ends this program first, which then ends the node in order.
     """
     log = home / "node.log"
+    config = home / "demo.toml"
+    listed = ", ".join(f'"{each}"' for each in trusted)
+    config.write_text(f"[contacts]\ntrusted = [{listed}]\n")
     options = [option for where in bootstrap for option in ("--bootstrap", where)]
-    arguments = _command("up", "--home", str(home), "--bind", "127.0.0.1", "--private", *options)
+    arguments = _command(
+        "up", "--home", str(home), "--config", str(config), "--bind", "127.0.0.1", "--private", *options
+    )
     with log.open("wb") as output:
         process = await trio.lowlevel.open_process(
             arguments,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from meshcall.demo.view import View
 
 PUBLISH_SECONDS_MAX = 20.0
+PLACE_SECONDS_MAX = 40.0
+ECHOES = 60
+ECHO_SECONDS = 0.02
+"""Between two echoes: as often as voice packets."""
 SILENT_SHARE = 0.3
 LOOK_SECONDS = 0.1
 """How often the view is told how the nodes stand."""
@@ -90,6 +94,11 @@ class _Story:
                 self.after_silence, swarm, bob, ann,
             )  # fmt: skip
             await self.step("Ann looks Bob up", self.looked_up, swarm, ann, bob, "back")
+            await self.step("Both have found a volunteer's relay and keep a place there", self.placed, swarm, ann, bob)
+            await self.step(
+                "Bob links to Ann: through the relay at once, direct as soon as it is proven", self.linked,
+                swarm, bob, ann,
+            )  # fmt: skip
         self.measured["seconds"] = round(trio.current_time() - began, 3)
 
     async def step(self, title: str, task: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
@@ -132,7 +141,9 @@ class _Story:
         found = []
         for name in ("Ann", "Bob"):
             found.append(
-                await stack.enter_async_context(running(name, self.folder / name.lower(), addresses[name], known))
+                await stack.enter_async_context(
+                    running(name, self.folder / name.lower(), addresses[name], known, list(addresses.values()))
+                )
             )
         ann, bob = found
         return (ann, bob), f"processes {ann.process.pid} and {bob.process.pid}, told of {len(known)} nodes"
@@ -191,3 +202,47 @@ class _Story:
         self.measured["silent"] = gone
         _, remark = await self.looked_up(swarm, who, whom, "lookup_after_silence")
         return None, f"{gone} of {self.nodes} are gone, {keepers} of them had kept a record; {remark}"
+
+    async def placed(self, swarm: Swarm, *people: Person) -> tuple[None, str]:
+        """Wait for the places, and for the records that name them."""
+        relay = show_endpoint(swarm.relay_endpoint)
+        with trio.move_on_after(PLACE_SECONDS_MAX):
+            for person in people:
+                while not [place for place in await person.places() if relay in place["endpoints"]]:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            for who, whom in zip(people, reversed(people), strict=True):
+                while not any(one["relays"] for one in (await self._find(who, whom))["record"]["devices"]):  # noqa: ASYNC110
+                    await trio.sleep(0.2)
+            return None, f"{swarm.name_of(relay)} forwards their sealed packets; their records name it, not them"
+        raise MeshcallError(f"no place at a relay within {PLACE_SECONDS_MAX:.0f} s")
+
+    async def linked(self, swarm: Swarm, who: Person, whom: Person) -> tuple[None, str]:
+        """Link and send echoes; the view shows by which way each one goes."""
+        counts = {"relay": 0, "direct": 0}
+        words = {
+            "resolved": f"{whom.name}'s record is here",
+            "first_packet": "the first packet leaves, to the relay that the record names",
+            "handshake": "handshake done (X25519 and ML-KEM-768): the link is sealed, ",
+            "first_echo": "the first sealed echo is back",
+            "direct": "a direct path is proven and takes over, ",
+        }
+
+        def happened(event: str, data: Mapping[str, Any]) -> None:
+            if event == "step":
+                self.view.note(data["seconds"], words[data["step"]] + data.get("path", ""))
+            elif event == "echo":
+                counts[data["kind"]] += 1
+                self.view.pulse(f"echo {data['number'] + 1}: {data['kind']}, {data['seconds'] * 1000:.1f} ms")
+
+        result = await who.ping(whom.address, ECHOES, ECHO_SECONDS, happened)
+        if not counts["direct"] or not result["first_path"].startswith("relay"):
+            raise MeshcallError(f"the link of {who.name} and {whom.name} did not go from the relay to a direct path")
+        self.measured["link"] = {"relayed": counts["relay"], "direct": counts["direct"], **result["time_line"]}
+        return None, (
+            f"{result['answered']} of {result['sent']} echoes: {counts['relay']} through {self._name(swarm)}, then "
+            f"{counts['direct']} direct, {result['round_trip']['median'] * 1000:.1f} ms there and back"
+        )
+
+    @staticmethod
+    def _name(swarm: Swarm) -> str:
+        return swarm.name_of(show_endpoint(swarm.relay_endpoint)) or "the relay"

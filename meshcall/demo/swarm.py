@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshcall.core import Endpoint, show_endpoint
+from meshcall.crypto.kem import MlKem768
+from meshcall.dht.config import DhtConfig
 from meshcall.drivers.udp import Driven, NodeDriver, open_udp
 from meshcall.errors import MeshcallError
+from meshcall.identity import Device, Identity
 from meshcall.node import Node
+from meshcall.peers.station import RelayPlan
+from meshcall.relay.policy import RelayPolicy
 
 if TYPE_CHECKING:
     from meshcall.crypto.suite import Suite
@@ -27,6 +32,8 @@ CONTACTS_MIN = 8
 """Live contacts that each node should have before the story goes on."""
 FIRST_NODES = 2
 """Nodes that the others are told of."""
+RELAY_NODE = 2
+"""The node whose owner volunteers as a relay."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -54,9 +61,21 @@ class Swarm:
 
     def _add(self, number: int) -> None:
         now = trio.current_time()
-        node = Node(now, time.time(), rng=random.SystemRandom(), suite=self._suite)
+        is_relay = number == RELAY_NODE
+        node = Node(
+            now,
+            time.time(),
+            rng=random.SystemRandom(),
+            suite=self._suite,
+            config=DhtConfig(reachable="yes" if is_relay else "auto"),
+            kem=MlKem768(),
+            plan=RelayPlan(0, RelayPolicy(mode="open")) if is_relay else None,
+        )
         driven = self._driver.add(node, [open_udp(4, _LOOPBACK)])
-        node.dht.set_local_addresses(now, driven.endpoints)
+        with driven.turn():
+            node.set_local_addresses(now, driven.endpoints)
+            if is_relay:  # a relay is somebody, so that its users know it
+                node.publish(now, Identity.new(self._suite), Device.new(self._suite))
         self._nodes.append(driven)
         self._names[driven.endpoints[0]] = f"node {number + 1}"
 
@@ -84,6 +103,11 @@ class Swarm:
         return min(known), max(known)
 
     @property
+    def relay_endpoint(self) -> Endpoint:
+        """Where the volunteer's relay is."""
+        return self._nodes[RELAY_NODE].endpoints[0]
+
+    @property
     def first_endpoints(self) -> list[Endpoint]:
         """Where a newcomer begins."""
         return [driven.endpoints[0] for driven in self._nodes[:FIRST_NODES]]
@@ -105,10 +129,10 @@ class Swarm:
     def fall_silent(self, share: float) -> tuple[int, int]:
         """Close the sockets of a share of the nodes, without a word to anybody; half of them keep records.
 
-        How many that are, and how many of them kept a record.  The first nodes stay.
+        How many that are, and how many of them kept a record.  The first nodes and the relay stay.
         """
         count = round(len(self._nodes) * share)
-        seats = list(enumerate(self.seats()))[FIRST_NODES:]
+        seats = list(enumerate(self.seats()))[RELAY_NODE + 1 :]
         keepers = [number for number, seat in seats if seat.items]
         others = [number for number, seat in seats if not seat.items]
         chosen = random.sample(keepers, min(count // 2, len(keepers)))

@@ -41,6 +41,14 @@ class View(Protocol):
         """The way that a look-up took; `names` of endpoints."""
         ...
 
+    def note(self, seconds: float, text: str) -> None:
+        """Something happened within the step, so many seconds after its beginning."""
+        ...
+
+    def pulse(self, text: str) -> None:
+        """What happens at this moment, to be replaced by the next."""
+        ...
+
 
 def way_rows(result: Json, names: Mapping[str, str | None]) -> list[tuple[str, str, str, str, str]]:
     """When asked, round trip, who, where, outcome; in the order of asking, for the period that had the record."""
@@ -108,6 +116,13 @@ class PlainView:
             )
             self._write(f"     {'  '.join(cells).rstrip()}")
 
+    def note(self, seconds: float, text: str) -> None:
+        """A line."""
+        self._write(f"     {seconds * 1000:7.1f} ms  {text}")
+
+    def pulse(self, text: str) -> None:
+        """Nothing: a moving picture is for terminals."""
+
 
 class QuietView:
     """For programs: nothing but the result."""
@@ -122,6 +137,12 @@ class QuietView:
         """Nothing."""
 
     def way(self, who: str, whom: str, result: Json, names: Mapping[str, str | None]) -> None:
+        """Nothing."""
+
+    def note(self, seconds: float, text: str) -> None:
+        """Nothing."""
+
+    def pulse(self, text: str) -> None:
         """Nothing."""
 
 
