@@ -46,7 +46,12 @@ STAGGER_SECONDS = 20.0
 READ_BACK_SECONDS = (5.0, 10.0)
 """When to read back after a put: at random between these."""
 READ_BACK_REPAIRS_MAX = 2
-"""How often an item that was stored and not found is put again, more widely, before it counts as failed."""
+"""How often an item that was stored, and is not found or not where it should be, is put again, more widely."""
+THIN_NODES = 8
+"""Stored on fewer nodes than this (the k of the Mainline), an item is thin: the network is small, or has just begun."""
+THIN_SECONDS = 300
+"""A thin item is put again after this: nodes that came since may be nearer to it, and be asked instead.  While it
+stays thin, the pause is doubled each time."""
 CONFLICTS_MAX = 6
 """Conflicts with another writer in one publication before it counts as failed."""
 CONFLICT_BACKOFF_SECONDS = 0.5
@@ -107,6 +112,8 @@ class _Slot:
     """In this publication."""
     repairs: int = 0
     """Of the read-back in this publication."""
+    thin: int = 0
+    """Publications in a row that ended on few nodes."""
     failures: int = 0
     """Publications failed in a row."""
     failure: str | None = None
@@ -163,7 +170,7 @@ class Publisher:
         """Publish everything at once: the network is back or another one.  Operations in hand are given up."""
         self._follow_clock(now, unix_time)
         for place, slot in enumerate(self._slots.values()):
-            slot.failures = 0
+            slot.failures = slot.thin = 0
             self._wait(slot, now if place == 0 else now + self._rng.uniform(0, STAGGER_SECONDS))
 
     @property
@@ -246,6 +253,11 @@ class Publisher:
             if slot.repairs > READ_BACK_REPAIRS_MAX:
                 self._fail(slot, now, "nodes stored the record, but it is not found there")
                 return
+            slot.holders = _union(event.holders, slot.holders)
+            self._put(slot, now, slot.item, cas=None)
+        elif found == slot.item.seq and self._is_misplaced(slot, event) and slot.repairs < READ_BACK_REPAIRS_MAX:
+            self._count("widened")
+            slot.repairs += 1
             slot.holders = _union(event.holders, slot.holders)
             self._put(slot, now, slot.item, cas=None)
         elif self._lists_us(slot):
@@ -344,6 +356,12 @@ class Publisher:
             slot.base_seq, slot.base = item.seq, record
         return item.seq
 
+    def _is_misplaced(self, slot: _Slot, event: GetFinished) -> bool:
+        """Whether most of those who are nearest now were not written to: the network has grown around us."""
+        written = {holder.endpoint for holder in slot.holders[:HOLDERS_MAX]}
+        strangers = sum(holder.endpoint not in written for holder in event.holders)
+        return 2 * strangers > len(event.holders)
+
     def _lists_us(self, slot: _Slot) -> bool:
         """Whether the newest content says of us what we last wrote (perhaps cut shorter by another device)."""
         times = {device.identity: device.time for device in slot.base.devices}
@@ -366,6 +384,11 @@ class Publisher:
                 self._slots = {}
         else:
             interval = min(REPUBLISH_SECONDS, self._entry.lifetime / 2)
+            if slot.stored < THIN_NODES:
+                interval = min(interval, THIN_SECONDS * 2.0 ** min(slot.thin, 16))
+                slot.thin += 1
+            else:
+                slot.thin = 0
             put_at = now if slot.put_at is None else slot.put_at
             self._wait(slot, put_at + interval * self._rng.uniform(1 - REPUBLISH_JITTER, 1))
 
