@@ -21,6 +21,7 @@ from meshcall.daemon.start_points import Contact, Saved
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
 from meshcall.drivers.clock import sleeping_clock, watch_sleep
+from meshcall.drivers.extra import ExtraSockets
 from meshcall.drivers.interfaces import Addresses, local_endpoints, read_addresses, watch_addresses
 from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pair
 from meshcall.identity import read_address
@@ -29,6 +30,7 @@ from meshcall.node import LookupEvent, Node
 from meshcall.peers.events import PlacesChanged
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan
+from meshcall.peers.ways import SocketKey, SocketsOver
 from meshcall.record.events import PublishFailed, RecordConfirmed, RecordFound, RecordPublished, ResolveFinished
 from meshcall.relay.policy import RelayPolicy
 
@@ -110,6 +112,8 @@ class LiveNode:
         )
         self.families = families
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
+        self._extra = ExtraSockets(sockets, config.network.bind_ipv4, self._on_extra)
+        self.driven.elsewhere = self._extra.send
         self._tell_addresses(read_addresses())
 
     def _open_sockets(self, last_port: int) -> list[socket.socket]:
@@ -130,11 +134,12 @@ class LiveNode:
     @property
     def udp_counters(self) -> dict[str, int]:
         """What the driver counted."""
-        return dict(self._driver.counters)
+        return {**self._driver.counters, **{f"extra {name}": n for name, n in self._extra.counters.items()}}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._extra.run)
             await nursery.start(self._driver.run)
             nursery.start_soon(self._tell_time)
             nursery.start_soon(self._find_network)
@@ -276,11 +281,17 @@ class LiveNode:
                     reason=event.reason,
                     next_attempt_in_seconds=round(event.retry_seconds, 1),
                 )
+            elif isinstance(event, SocketsOver):
+                self._extra.close(event.link, event.kept)
             elif isinstance(event, PlacesChanged):
                 text = "place at a relay" if event.leases else "no place at a relay any more"
                 log(_log, logging.INFO, text, relays=len(event.leases))
             else:
                 self.switchboard.take(event)
+
+    def _on_extra(self, key: SocketKey, source: Endpoint, data: bytes) -> None:
+        with self.driven.turn() as now:
+            self.node.people.receive_extra(now, key, source, data)
 
     def _on_fault(self, fault: Exception) -> None:
         _log.error("a defect in meshcall; the node goes on", exc_info=fault)

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
-from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint
+from meshcall.core import ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES, Endpoint, endpoint
 from meshcall.errors import UsageError
 
 BATCH_DATAGRAMS = 64
@@ -35,6 +35,7 @@ PORT_TRIES = 8
 
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a node is there to be reached
+_ENDPOINT_SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
@@ -146,7 +147,7 @@ class _Port:
 class Driven(Generic[CoreT]):
     """A core on its sockets.  Commands go through `turn`, so that the drain rule is always kept."""
 
-    __slots__ = ("_armed", "_driver", "_on_events", "_ports", "_v4", "_v6", "closed", "core")
+    __slots__ = ("_armed", "_driver", "_on_events", "_ports", "_v4", "_v6", "closed", "core", "elsewhere")
 
     def __init__(
         self,
@@ -157,6 +158,8 @@ class Driven(Generic[CoreT]):
     ) -> None:
         self.core = core
         self.closed = False
+        self.elsewhere: Callable[[Endpoint, bytes], None] | None = None
+        """Takes what a core sends by ways that are no endpoints (`peers.ways`)."""
         self._driver = driver
         self._on_events = on_events
         self._ports = [_Port(one) for one in sockets]
@@ -197,6 +200,9 @@ class Driven(Generic[CoreT]):
     def _flush(self, outbox: list[tuple[Endpoint, bytes]]) -> None:
         counters = self._driver.counters
         for where, data in outbox:
+            if len(where) not in _ENDPOINT_SIZES and self.elsewhere is not None:
+                self.elsewhere(where, data)
+                continue
             port = self._v4 if len(where) == ENDPOINT_V4_BYTES else self._v6
             if port is None or self.closed:
                 counters["sent without a socket of its family"] += 1

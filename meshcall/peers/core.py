@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from meshcall.errors import BadPacket, UsageError
-from meshcall.handshake.dial import REPEAT_SECONDS, Callee, DialError
-from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY, Closed, Established, Frame, LinkEvent, Message, Roamed
+from meshcall.handshake.dial import REPEAT_SECONDS, Callee
+from meshcall.handshake.events import Closed, Established, Frame, LinkEvent, Message, Roamed
 from meshcall.handshake.links import Links
 from meshcall.handshake.stream import LinkBusyError
 from meshcall.path.budget import ProbeBudget
 from meshcall.path.candidates import Trust
-from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, PathChosen
+from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, PathChosen, SocketKept, SocketsClosed
 from meshcall.path.life import MappingLife
-from meshcall.path.paths import is_relayed
+from meshcall.path.paths import endpoint_of, is_relayed
 from meshcall.path.prober import Prober
 from meshcall.peers.events import (
     EchoAnswered,
@@ -33,11 +33,11 @@ from meshcall.peers.events import (
     PeerStatus,
     Reached,
     RelayInDoubt,
-    Unreached,
 )
 from meshcall.peers.peer import ECHOES_MAX, Peer
 from meshcall.peers.policy import PeerPolicy
-from meshcall.peers.reach import Reach, paths_of
+from meshcall.peers.reach import Reaches
+from meshcall.peers.ways import SocketKey, SocketsOver, by_socket, with_low_ttl
 from meshcall.wire.control import (
     FRAME_ECHO_ANSWER,
     FRAME_ECHO_ASK,
@@ -54,22 +54,17 @@ from meshcall.wire.path import NO_PORTS, Candidate, Ports
 if TYPE_CHECKING:
     from random import Random
 
+    from meshcall.core import Endpoint
     from meshcall.crypto.kem import Kem
     from meshcall.crypto.suite import Suite
     from meshcall.identity import Certificate, Device
     from meshcall.path.paths import Path
     from meshcall.wire.record import DeviceEntry
 
-REACHES_MAX = 64
 PROBERS_MAX = 512
 """Links whose paths are looked after; beyond it a stranger's link stays on the path it came by."""
 RELAY_KEEP_ALIVE_SECONDS = 300.0
 """On links that carry only lease messages; the checks of the lease keep the NAT's mapping open."""
-
-_REASONS = {
-    NO_ANSWER: "it did not answer; it may have left the network a moment ago",
-    WRONG_IDENTITY: "somebody else answered in its place",
-}
 
 
 class Peers:
@@ -95,22 +90,23 @@ class Peers:
         )
         self.outbox: list[tuple[Path, bytes]] = self.links.outbox
         self.events: list[PeerEvent] = []
+        self.special: list[tuple[Endpoint, bytes]] = []
+        """What leaves by ways of `peers.ways`; emptied by the owner as `outbox` is."""
+        self.kept: dict[Path, SocketKey] = {}
+        """Direct paths that leave from an extra socket."""
         self.counters: Counter[str] = Counter()
         self.policy = policy
+        self._key: SocketKey | None = None  # by which the datagram under way came in
         self._rng = rng
         self._own = identity
-        self._static = device.public
-        self._families = families
         self._budget = ProbeBudget(now)
         self._life = MappingLife()
         self._candidates: tuple[Candidate, ...] = ()
         self._ports = NO_PORTS
         self._peers: dict[int, Peer] = {}
         self._probers = 0
-        self._reaches: dict[int, Reach] = {}
-        self._dials: dict[int, Reach] = {}  # by link to be
+        self._reaches = Reaches(self.links, self.events, own_static=device.public, families=families)
         self._lease_dials: set[int] = set()
-        self._last_reach = 0
         self._due: list[tuple[float, int]] = []
         self._scheduled: dict[int, float] = {}
 
@@ -122,48 +118,21 @@ class Peers:
         `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record.
         Raises UsageError while too many are under way.
         """
-        if len(self._reaches) >= REACHES_MAX:
-            raise UsageError(f"{REACHES_MAX} people are being called already; wait for one of them")
-        self._last_reach += 1
-        trust = trust or self.policy.trust_of(self._own, identity)
-        self._reaches[self._last_reach] = Reach(self._last_reach, identity, trust, relayed_only)
-        return self._last_reach
+        return self._reaches.begin(identity, trust or self.policy.trust_of(self._own, identity), relayed_only)
 
     def found(self, now: float, reach: int, devices: Iterable[DeviceEntry]) -> int:
         """Dial these devices of the record, or tell a dial of more paths; how many are being dialled."""
-        found = self._reaches.get(reach)
-        if found is None:
-            return 0
-        for entry in devices:
-            paths = paths_of(entry, self._families, relayed_only=found.relayed_only)
-            if not paths or entry.static == self._static:
-                continue
-            if entry.static in found.dials:
-                self.links.add_paths(now, found.dials[entry.static], paths)
-                continue
-            try:
-                link = self.links.dial(now, paths, Callee.of(found.identity, entry))
-            except DialError as problem:
-                found.reason = str(problem)
-                continue
-            found.dials[entry.static] = link
-            found.began[link] = now
-            self._dials[link] = found
+        dialled = self._reaches.found(now, reach, devices)
         self._settle(now)
-        return len(found.began)
+        return dialled
 
     def finish(self, now: float, reach: int) -> None:
         """No newer record will come."""
-        found = self._reaches.get(reach)
-        if found is not None:
-            found.is_final = True
-            self._perhaps_unreached(found)
+        self._reaches.finish(reach)
 
     def give_up(self, now: float, reach: int) -> None:
         """Stop an attempt; no event of it follows."""
-        found = self._reaches.pop(reach, None)
-        if found is not None:
-            self._end_dials(now, found)
+        self._reaches.give_up(now, reach)
 
     # Links
 
@@ -264,10 +233,12 @@ class Peers:
 
     # The members of a core
 
-    def receive(self, now: float, path: Path, datagram: bytes) -> None:
-        """Take one datagram of a link."""
+    def receive(self, now: float, path: Path, datagram: bytes, key: SocketKey | None = None) -> None:
+        """Take one datagram of a link; `key`: of the extra socket by which it came."""
+        self._key = key
         self.links.receive(now, path, datagram)
         self._settle(now)
+        self._key = None
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
@@ -322,16 +293,14 @@ class Peers:
 
     def _established(self, now: float, event: Established) -> None:
         link = event.link
-        reach = self._dials.pop(link, None)
-        trust = self.policy.trust_of(self._own, event.identity) if reach is None else reach.trust
+        answered = self._reaches.established(now, link)
+        trust = self.policy.trust_of(self._own, event.identity) if answered is None else answered[0].trust
         peer = self._peers[link] = Peer(now, event, trust, is_lease=link in self._lease_dials)
         self._lease_dials.discard(link)
         self.events.append(LinkUp(link, event.path, event.identity, event.certificate.static, event.incoming))
-        if reach is None:
+        if answered is None:
             return
-        took = now - reach.began.pop(link)
-        self._reaches.pop(reach.number, None)
-        self._end_dials(now, reach)
+        reach, took = answered
         self._look_after(now, link, peer, event.path, took if took < REPEAT_SECONDS else None)
         self.events.append(Reached(reach.number, link, event.path, event.hybrid))
 
@@ -339,11 +308,7 @@ class Peers:
         self._lease_dials.discard(event.link)
         self._forget(event.link)
         self.events.append(LinkDown(event.link, event.reason))
-        reach = self._dials.pop(event.link, None)
-        if reach is not None:
-            reach.began.pop(event.link, None)
-            reach.reason = _REASONS.get(event.reason, event.reason)
-            self._perhaps_unreached(reach)
+        self._reaches.closed(event.link, event.reason)
 
     def _frame(self, now: float, peer: Peer, event: Frame) -> None:
         link, kind = event.link, event.kind
@@ -351,11 +316,11 @@ class Peers:
         if FRAMES_PATH_FROM <= kind <= FRAMES_PATH_TO:
             prober = prober or self._look_after(now, link, peer, event.path, None)
             if prober is not None:
-                prober.receive(now, event.path, kind, event.data)
+                prober.receive(now, event.path, kind, event.data, self._socket(link))
                 self._drain(now, link, prober)
             return
         if prober is not None:
-            prober.heard(now, event.path)
+            prober.heard(now, event.path, self._socket(link))
         try:
             if kind == FRAME_ECHO_ASK:
                 self._answer_echo(now, peer, event)
@@ -417,13 +382,15 @@ class Peers:
             self._send_message(now, link, data)
         prober.messages.clear()
         for frame in prober.outbox:
-            if frame.socket or frame.low_ttl:
-                self.counters["needs another socket or hop limit"] += 1
-                continue
             try:
                 self.links.send_frame(now, link, frame.kind, frame.payload, frame.path)
             except UsageError:  # it ended meanwhile; Closed says so
                 break
+            if frame.low_ttl:
+                self.special.append((with_low_ttl(endpoint_of(frame.path)), self.outbox.pop()[1]))
+            elif frame.socket and not is_relayed(frame.path):
+                way = by_socket(endpoint_of(frame.path), SocketKey(link, frame.socket))
+                self.special.append((way, self.outbox.pop()[1]))
         prober.outbox.clear()
         for event in prober.events:
             if isinstance(event, PathChosen):
@@ -435,14 +402,26 @@ class Peers:
                     self.events.append(RelayInDoubt(event.path))
             elif isinstance(event, OutsideSeen | OutsideWanted):
                 self.events.append(event)
+            elif isinstance(event, SocketKept):
+                self.kept[event.path] = SocketKey(link, event.socket)
+            elif isinstance(event, SocketsClosed):
+                self._close_sockets(link, event.kept)
         prober.events.clear()
         due = prober.next_wake()
         if due is not None and self._scheduled.get(link) != due:
             self._scheduled[link] = due
             heapq.heappush(self._due, (due, link))
 
+    def _close_sockets(self, link: int, kept: tuple[int, ...]) -> None:
+        for path in [path for path, key in self.kept.items() if key.link == link and key.number not in kept]:
+            del self.kept[path]
+        self.events.append(SocketsOver(link, kept))
+
     def _all_probers(self) -> list[tuple[int, Prober]]:
         return [(link, peer.prober) for link, peer in self._peers.items() if peer.prober is not None]
+
+    def _socket(self, link: int) -> int:
+        return self._key.number if self._key is not None and self._key.link == link else 0
 
     # Small things
 
@@ -469,18 +448,9 @@ class Peers:
         except UsageError:
             self.counters["message to a link that is over"] += 1
 
-    def _perhaps_unreached(self, reach: Reach) -> None:
-        if reach.is_final and not reach.began and self._reaches.pop(reach.number, None) is not None:
-            self.events.append(Unreached(reach.number, reach.reason))
-
-    def _end_dials(self, now: float, reach: Reach) -> None:
-        for link in reach.began:
-            self._dials.pop(link, None)
-            self.links.close(now, link)
-        reach.began.clear()
-
     def _forget(self, link: int) -> None:
         peer = self._peers.pop(link, None)
         self._scheduled.pop(link, None)
         if peer is not None and peer.prober is not None:
             self._probers -= 1
+            self._close_sockets(link, ())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshcall.path.events import OutsideSeen, OutsideWanted, ProberStatus
 from meshcall.path.paths import Path
+from meshcall.peers.ways import SocketsOver
 from meshcall.wire.record import RelayLease
 
 
@@ -98,7 +99,7 @@ class PlacesChanged:
 
 PeerEvent = (
     Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | RelayInDoubt
-    | PlacesChanged | OutsideSeen | OutsideWanted
+    | PlacesChanged | SocketsOver | OutsideSeen | OutsideWanted
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""One attempt to reach a person: every device its record lists is dialled, along every path it names.
+"""Attempts to reach people: every device a record lists is dialled, along every path it names.
 
-The first device that answers wins.  Which paths a caller may use is decided here, from values.
+The first device that answers wins, the other dials end.  Which paths a caller uses is decided here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.errors import UsageError
+from meshcall.handshake.dial import Callee, DialError
+from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
 from meshcall.path.candidates import is_nonsense
 from meshcall.path.paths import Path, direct, relayed
+from meshcall.peers.events import PeerEvent, Unreached
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshcall.handshake.links import Links
     from meshcall.path.candidates import Trust
     from meshcall.wire.record import DeviceEntry
+
+
+REACHES_MAX = 64
+
+_REASONS = {
+    NO_ANSWER: "it did not answer; it may have left the network a moment ago",
+    WRONG_IDENTITY: "somebody else answered in its place",
+}
 
 
 @dataclass(slots=True)
@@ -50,3 +65,87 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
 
 def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
     return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and not is_nonsense(where)
+
+
+class Reaches:
+    """All attempts under way.  `events` is the list of the owner and appended to."""
+
+    def __init__(self, links: Links, events: list[PeerEvent], *, own_static: bytes, families: tuple[int, ...]) -> None:
+        self._links = links
+        self._events = events
+        self._static = own_static
+        self._families = families
+        self._reaches: dict[int, Reach] = {}
+        self._dials: dict[int, Reach] = {}  # by link to be
+        self._last = 0
+
+    def begin(self, identity: bytes, trust: Trust, relayed_only: bool) -> int:
+        """A new attempt; its number.  Raises UsageError while too many are under way."""
+        if len(self._reaches) >= REACHES_MAX:
+            raise UsageError(f"{REACHES_MAX} people are being called already; wait for one of them")
+        self._last += 1
+        self._reaches[self._last] = Reach(self._last, identity, trust, relayed_only)
+        return self._last
+
+    def found(self, now: float, number: int, devices: Iterable[DeviceEntry]) -> int:
+        """Dial these devices, or tell a dial of more paths; how many are being dialled."""
+        reach = self._reaches.get(number)
+        if reach is None:
+            return 0
+        for entry in devices:
+            paths = paths_of(entry, self._families, relayed_only=reach.relayed_only)
+            if not paths or entry.static == self._static:
+                continue
+            if entry.static in reach.dials:
+                self._links.add_paths(now, reach.dials[entry.static], paths)
+                continue
+            try:
+                link = self._links.dial(now, paths, Callee.of(reach.identity, entry))
+            except DialError as problem:
+                reach.reason = str(problem)
+                continue
+            reach.dials[entry.static] = link
+            reach.began[link] = now
+            self._dials[link] = reach
+        return len(reach.began)
+
+    def finish(self, number: int) -> None:
+        """No newer record will come."""
+        reach = self._reaches.get(number)
+        if reach is not None:
+            reach.is_final = True
+            self._perhaps_unreached(reach)
+
+    def give_up(self, now: float, number: int) -> None:
+        """Stop; no event follows."""
+        reach = self._reaches.pop(number, None)
+        if reach is not None:
+            self._end_dials(now, reach)
+
+    def established(self, now: float, link: int) -> tuple[Reach, float] | None:
+        """A dial was answered: the attempt it belongs to, which ends here, and the seconds it took."""
+        reach = self._dials.pop(link, None)
+        if reach is None:
+            return None
+        took = now - reach.began.pop(link)
+        self._reaches.pop(reach.number, None)
+        self._end_dials(now, reach)
+        return reach, took
+
+    def closed(self, link: int, reason: str) -> None:
+        """A dial came to nothing."""
+        reach = self._dials.pop(link, None)
+        if reach is not None:
+            reach.began.pop(link, None)
+            reach.reason = _REASONS.get(reason, reason)
+            self._perhaps_unreached(reach)
+
+    def _perhaps_unreached(self, reach: Reach) -> None:
+        if reach.is_final and not reach.began and self._reaches.pop(reach.number, None) is not None:
+            self._events.append(Unreached(reach.number, reach.reason))
+
+    def _end_dials(self, now: float, reach: Reach) -> None:
+        for link in reach.began:
+            self._dials.pop(link, None)
+            self._links.close(now, link)
+        reach.began.clear()

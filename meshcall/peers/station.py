@@ -20,13 +20,14 @@ from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
 from meshcall.path.ports import judge
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
+from meshcall.peers.ways import SocketKey, by_socket
 from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
 from meshcall.relay.discovery import Announce, Announcer, FindPeers
 from meshcall.relay.ends import Arrived, RelayEnds
 from meshcall.relay.places import endpoint_of_place, is_tcp_place, udp_place
 from meshcall.wire import relay as wire
-from meshcall.wire.link import KIND_PIECE, KIND_RESET
+from meshcall.wire.link import KIND_PIECE, KIND_RESET, KIND_SEALED
 
 if TYPE_CHECKING:
     from random import Random
@@ -150,6 +151,14 @@ class Station:
             return
         self.carry(now)
 
+    def receive_extra(self, now: float, key: SocketKey, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by an extra socket: of a link, or nothing."""
+        if data[:1] == bytes([KIND_SEALED]):
+            self.peers.receive(now, direct(source), data, key)
+            self.carry(now)
+        else:
+            self.counters["not sealed, by an extra socket"] += 1
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
         for part in (self.peers, self.relay, self._leasing, self._announcer):
@@ -250,12 +259,15 @@ class Station:
         for path, data in self.peers.outbox:
             lease = relay_id(path)
             if lease is None:
-                self._outbox.append((endpoint_of(path), data))
+                where, key = endpoint_of(path), self.peers.kept.get(path)
+                self._outbox.append((where if key is None else by_socket(where, key), data))
             elif is_tcp(path):
                 self.counters["no TCP"] += 1
             else:
                 self._ends.send(now, udp_place(endpoint_of(path)), lease, data)
         self.peers.outbox.clear()
+        self._outbox += self.peers.special
+        self.peers.special.clear()
         for frames in (self._ends.outbox, self.relay.outbox if self.relay is not None else []):
             self._outbox += [(endpoint_of_place(place), data) for place, data in frames]
             frames.clear()
