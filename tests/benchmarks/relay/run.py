@@ -95,7 +95,7 @@ def running(name: str, folder: Path, options: argparse.Namespace) -> Iterator[su
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE if is_ours else subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if is_ours else subprocess.DEVNULL,
         cwd=folder,
         preexec_fn=lambda: pin(options.relay_cpu, options.priority),
     )
@@ -135,7 +135,9 @@ def measure(name: str, generator: Path, options: argparse.Namespace) -> Figures:
                 command, stdout=subprocess.PIPE, timeout=options.seconds + 60,
                 check=True, preexec_fn=lambda: pin(-1, options.priority),
             )  # fmt: skip
-    return {"relay": name, "calls": options.calls, **json.loads(result.stdout)}
+        counted = process.stderr.read() if process.stderr is not None else b""
+    counters = json.loads(counted.splitlines()[-1]) if counted.strip() else {}
+    return {"relay": name, "calls": options.calls, **json.loads(result.stdout), "relay_counters": counters}
 
 
 def build(folder: Path) -> Path | None:
@@ -146,6 +148,13 @@ def build(folder: Path) -> Path | None:
     out = folder / "loadgen"
     subprocess.run(["gcc", "-O2", "-Wall", "-o", str(out), str(HERE / "loadgen.c")], check=True)
     return out
+
+
+def refusals(run: Figures) -> str:
+    """What our relay refused itself, for the line of a run; what is lost beside it, the system lost."""
+    words = ("over quota", "room", "full", "forward ")
+    said = [f"{count} {name}" for name, count in run["relay_counters"].items() if any(word in name for word in words)]
+    return ", " + ", ".join(said) if said else ""
 
 
 def table(runs: list[Figures]) -> list[str]:
@@ -213,7 +222,7 @@ def main() -> None:
                 print(
                     f"round {number + 1} {name:16s} {run['relay_cpu_us_per_pkt']:6.2f} us/packet, lost "
                     f"{run['sent'] - run['delivered']}, p99 {run['lat_us']['p99'] / 1000:.2f} ms, "
-                    f"load of the machine {os.getloadavg()[0]:.1f}",
+                    f"load of the machine {os.getloadavg()[0]:.1f}{refusals(run)}",
                     file=sys.stderr,
                     flush=True,
                 )
