@@ -93,32 +93,33 @@ def probeable(peer: Candidates, local: Sequence[Candidate], mine: Mapping) -> li
     """The peer's addresses that probes go to, given our own candidates and the mapping of our NAT."""
     own = [each.endpoint for each in local if each.kind is Kind.HOST]
     same = seen_alike(local, peer.candidates)
-    hopeless = is_hopeless(mine, peer.ports.mapping)
-    return [
-        each.endpoint
-        for each in peer.candidates
-        if each.kind < Kind.RELAY_UDP
-        and not (hopeless and each.kind is Kind.OBSERVED)
-        and each.endpoint not in own
-        and may_probe(each.endpoint, own, same)
-    ]
+    found = [each.endpoint for each in peer.candidates if each.kind in (Kind.HOST, Kind.MAPPED)]
+    if not is_hopeless(mine, peer.ports.mapping):
+        found += _observed(peer)
+    return [each for each in dict.fromkeys(found) if each not in own and may_probe(each, own, same)]
 
 
 def hard_target(peer: Candidates, local: Sequence[Candidate]) -> Endpoint | None:
     """Where the peer's NAT is seen; None: guessing ports there is not allowed or makes no sense."""
-    address = peer.ports.address
     if seen_alike(local, peer.candidates):
         return None  # whoever shares our NAT is reached inside it or not at all
-    for each in peer.candidates:
-        seen = each.kind is Kind.OBSERVED or (each.kind is Kind.HOST and peer.ports.mapping is Mapping.NONE)
-        if (
-            seen
-            and len(each.endpoint) == ENDPOINT_V4_BYTES
-            and address in (b"", each.endpoint[:-2])
-            and not is_private(each.endpoint)
-        ):
-            return each.endpoint
+    found = _observed(peer)
+    if peer.ports.mapping is Mapping.NONE:
+        found += [each.endpoint for each in peer.candidates if each.kind is Kind.HOST]
+    address = peer.ports.address
+    for each in found:
+        if len(each) == ENDPOINT_V4_BYTES and address in (b"", each[:-2]) and may_probe(each, (), False):
+            return each
     return None
+
+
+def _observed(peer: Candidates) -> list[Endpoint]:
+    """Where the peer's NAT is seen.  With a port for each destination a packet to any port opens our filter there."""
+    found = [each.endpoint for each in peer.candidates if each.kind is Kind.OBSERVED]
+    ports = peer.ports
+    if ports.address and not any(each[:-2] == ports.address for each in found):
+        found.append(Endpoint(ports.address + (ports.next_port or ports.high).to_bytes(2, "big")))
+    return found
 
 
 def common_moment(now: float, sent_at: float, rtt: float) -> float:

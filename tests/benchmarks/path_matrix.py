@@ -101,7 +101,9 @@ def gaps(seeds: int) -> None:
                 elif n == 2:
                     a.move("10.9.0.10", box(world, KINDS["linux"], endpoint("192.0.2.77", 1)[:4]))
                 elif n == 3:
-                    outer = [bytes(endpoint_of(device.prober.best)[:4]) for device in (b, a)]  # type: ignore[union-attr,arg-type]
+                    assert a.prober is not None and a.prober.best is not None
+                    assert b.prober is not None and b.prober.best is not None
+                    outer = [bytes(endpoint_of(best)[:4]) for best in (b.prober.best, a.prober.best)]
                     world.dead |= {(outer[0], outer[1]), (outer[1], outer[0])}
                 world.run(start + 5)
                 worst[n] = max(worst[n], a.gap(start - 0.1), b.gap(start - 0.1))

@@ -320,9 +320,13 @@ def test_what_is_probed_and_guessed() -> None:
     mine = (Candidate(Kind.HOST, at("10.0.0.2:5000")), Candidate(Kind.OBSERVED, at("198.51.100.7:5000")))
     assert probeable(peer, mine, EIM) == [at("203.0.113.5:7000")]
     assert probeable(peer, mine, RANDOM) == []
-    assert hard_target(peer, mine) == at("203.0.113.5:700")
-    elsewhere = Candidates(ports=Ports(RANDOM, b"\x08\x08\x08\x08", low=1024, high=65535), candidates=peer.candidates)
-    assert hard_target(elsewhere, mine) is None, "ports are guessed only at an address that it names itself"
+    assert hard_target(peer, mine) == at("203.0.113.5:7000")
+    nowhere = Candidates(ports=Ports(RANDOM, b"\xcb\x00\x71\x05", low=1024, high=60000))
+    assert probeable(nowhere, mine, EIM) == [at("203.0.113.5:60000")], "any port opens our filter for the address"
+    assert hard_target(nowhere, mine) == at("203.0.113.5:60000")
+    local = Candidates(ports=Ports(RANDOM, b"\x0a\x09\x00\x01", low=1024, high=60000))
+    assert probeable(local, mine, EIM) == []
+    assert hard_target(local, mine) is None
     behind_the_same = (*mine, Candidate(Kind.OBSERVED, at("203.0.113.5:9000")))
     assert hard_target(peer, behind_the_same) is None
     assert at("10.9.0.2:5000") in probeable(peer, behind_the_same, EIM)
