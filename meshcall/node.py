@@ -218,6 +218,7 @@ class Node:
             now, peers, rng=self._rng, suite=self._suite, device=device, plan=self._plan, outbox=self.outbox,
             events=self.events,
         )  # fmt: skip
+        self.dht.sighted = []
         self.station.set_hosts(now, self._local)
         self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
@@ -356,7 +357,7 @@ class Node:
 
     def _tell_station(self, now: float) -> None:
         if self.station is not None:
-            self.station.set_outside(now, self._outside.values(), self.dht.sightings(4))
+            self.station.set_outside(now, self._outside.values())
 
     # Carrying between the parts
 
@@ -369,6 +370,9 @@ class Node:
         """Relays are announced and found through the DHT; new leases go into the record."""
         if self.station is None:
             return False
+        if self.dht.sighted:
+            self.station.sighted(now, self.dht.sighted)
+            self.dht.sighted.clear()
         self.station.carry(now)
         if self.station.leases_changed:
             self.station.leases_changed = False

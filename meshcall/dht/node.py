@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 VOTE_PAUSE_SECONDS = 5.0
 """So often at most, one who confirms our outside address is counted."""
+SIGHTED_MAX = 64
+"""Sightings kept until the owner reads them."""
 JOINED_ANSWERS = 4
 """Nodes that must have answered before look-ups make sense; the neighbourhood is still being explored then."""
 
@@ -74,6 +76,8 @@ class Dht:
             events=self.events,
         )
         self._told_reachable: bool | None = self._reach.reachable
+        self.sighted: list[tuple[Endpoint, Endpoint]] | None = None
+        """Who answered us, and where it saw us; an owner who wants to know sets a list, and empties it."""
         self._observed = {family: Observed() for family in families}
         self._upkeep = {family: Upkeep(now, rng) for family in families}
         self._local: tuple[Endpoint, ...] = ()
@@ -240,10 +244,6 @@ class Dht:
         live.sort(key=lambda contact: -contact.seen)
         return [(contact.id, contact.endpoint) for contact in live[:limit]]
 
-    def sightings(self, family: int = 4) -> list[Endpoint]:
-        """At which endpoints others see our socket, the oldest word first."""
-        return self._observed[family].sightings() if family in self._observed else []
-
     def status(self, now: float) -> DhtStatus:
         """Everything that is worth showing."""
         families = []
@@ -326,6 +326,8 @@ class Dht:
     # The network around us
 
     def _observe(self, now: float, family: int, observer: Endpoint, seen: Endpoint) -> None:
+        if self.sighted is not None and len(self.sighted) < SIGHTED_MAX:
+            self.sighted.append((observer, seen))
         observed = self._observed[family]
         before = observed.outside
         if seen == before and now < self._vote_at and not observed.per_destination:

@@ -66,10 +66,6 @@ class Observed:
         # the common case: one more voice for a majority of the same kind cannot change what it says
         return not (agrees and is_stranger == self._is_of_strangers) and self._count(now)
 
-    def sightings(self) -> list[Endpoint]:
-        """What observers in different subnets saw last, the oldest first."""
-        return [seen for seen, _, _ in (self._votes or {}).values()]
-
     def expire(self, now: float) -> bool:
         """Drop what is too old.  True where the verdict changed by it."""
         votes = self._votes

@@ -17,7 +17,7 @@ from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
 from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
-from meshcall.path.ports import judge
+from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
 from meshcall.peers.ways import SocketKey, by_socket
@@ -28,6 +28,7 @@ from meshcall.relay.ends import Arrived, RelayEnds
 from meshcall.relay.places import endpoint_of_place, is_tcp_place, udp_place
 from meshcall.wire import relay as wire
 from meshcall.wire.link import KIND_PIECE, KIND_RESET, KIND_SEALED
+from meshcall.wire.path import Mapping
 
 if TYPE_CHECKING:
     from random import Random
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
     from meshcall.path.paths import Path
     from meshcall.peers.core import Peers
     from meshcall.relay.policy import RelayPolicy
-    from meshcall.wire.path import Ports
     from meshcall.wire.record import Record, RelayLease
 
 SEEN_MAX = 4
 """Endpoints at which peers see us that are told to others."""
 
+_HARD = (Mapping.SEQUENTIAL, Mapping.RANDOM)
 _FOR_A_RELAY = (wire.TO_LEASE, wire.TO_FLOW, wire.PROOF, wire.CHECK, wire.HELLO)
 
 
@@ -89,7 +90,8 @@ class Station:
         self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
-        self._sightings: list[Endpoint] = []
+        self._watch = PortWatch()
+        self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
         if plan.policy is not None and plan.policy.mode != "off":
             # of the device's secret, so that a relay that starts again knows its leases
@@ -321,14 +323,21 @@ class Station:
         self._hosts = tuple(hosts)
         self._tell(now)
 
-    def set_outside(self, now: float, outside: Iterable[Endpoint], sightings: list[Endpoint]) -> None:
-        """At which endpoints all others see us, and at which single ones do, the oldest first."""
-        self._outside, self._sightings = tuple(outside), sightings
+    def set_outside(self, now: float, outside: Iterable[Endpoint]) -> None:
+        """At which endpoints others agree to see us."""
+        self._outside = tuple(outside)
+        self._tell(now)
+
+    def sighted(self, now: float, sightings: Iterable[tuple[Endpoint, Endpoint]]) -> None:
+        """Who answered a question of ours, and at which endpoint it saw us."""
+        for observer, seen in sightings:
+            self._watch.note(now, observer, seen)
         self._tell(now)
 
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept."""
         self._seen.clear()
+        self._watch.forget()
         self._tell(now)
         self.peers.network_changed(now)
         if self._leasing is not None:
@@ -337,13 +346,13 @@ class Station:
             self._announcer.announce_now(now)
         self.carry(now)
 
-    def ports(self) -> Ports:
-        """How the NAT in front of us gives ports."""
-        return judge(self._sightings, self._hosts)
-
     def _tell(self, now: float) -> None:
         """Tell the links where we are; they tell nobody who may not know."""
-        observed = dict.fromkeys((*self._outside, *self._seen))
+        ports = self._watch.ports(now, self._hosts)
+        last, kept = self._watch.outside(now), self._shown
+        if last is None or kept is None or ports.mapping not in _HARD or last[:-2] != kept[:-2]:
+            self._shown = last  # of a NAT with a port for each destination one is as good as any
+        observed = dict.fromkeys((*self._outside, *self._seen, *(() if self._shown is None else (self._shown,))))
         leases = self._leasing.candidates() if self._leasing is not None else []
         candidates = gather(hosts=self._hosts, observed=observed, leases=leases)
-        self.peers.set_local(now, candidates, self.ports())
+        self.peers.set_local(now, candidates, ports)
