@@ -7,6 +7,8 @@ Each command is imported when it is used, so that `meshcall --help` answers at o
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 EXIT_ERROR: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_PIPE_CLOSED: Final = 141
+OUTPUT_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+"""What writing to a redirected standard output may meet."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module:attribute, the line in `meshcall --help`), in the order in which a newcomer needs them
@@ -77,14 +81,36 @@ def main(arguments: list[str] | None = None) -> None:
 
     A command returns None (exit code 0) or an exit code of its own.
     """
+    _prepare_output()
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone (`meshcall ... | head`).  The interpreter must not complain at its last flush either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = EXIT_PIPE_CLOSED
+    except OSError as error:
+        if error.filename is None and error.errno not in OUTPUT_ERRORS:
+            raise
+        if error.filename is None:
+            _drop_output()
+        what = "the output cannot be written" if error.filename is None else os.fsdecode(error.filename)
+        code = _fail(f"{what}: {(error.strerror or type(error).__name__).lower()}")
     sys.exit(code)
+
+
+def _prepare_output() -> None:
+    """Let no command fail for want of an output: closed, or with an encoding that lacks a character."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -104,7 +105,7 @@ def show_identity(folders: Folders, as_json: bool, svg: Path | None, qr: bool | 
     lines = _lines(header.public, header.name, header.has_passphrase, folders.identity)
     on_terminal = sys.stdout.isatty()
     if qr or (qr is None and on_terminal):
-        lines += ["", *codes.terminal_lines(header.public, colour=on_terminal)]
+        lines += ["", *_qr_lines(header.public, on_terminal)]
     show(_data(header.public, header.name, header.has_passphrase, folders.identity), lines, as_json=as_json)
 
 
@@ -167,6 +168,20 @@ def restore(
     if expected is None:
         lines += ["", "Compare the address with the one on your paper: a wrong word can slip through."]
     show(_data(identity.public, name, bool(passphrase), folders.identity), lines, as_json=as_json)
+
+
+def _qr_lines(public: bytes, on_terminal: bool) -> list[str]:
+    """The QR code, or why it cannot be shown here: wrapped lines or other characters are no QR code."""
+    from meshcall import qr as codes
+
+    lines = codes.terminal_lines(public, colour=False)
+    if on_terminal and shutil.get_terminal_size().columns < len(lines[0]):
+        return [f"The QR code needs a terminal of {len(lines[0])} columns; --svg FILE writes it to a file."]
+    try:
+        "".join(lines).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return [f"This terminal ({sys.stdout.encoding}) cannot show the QR code; --svg FILE writes it to a file."]
+    return codes.terminal_lines(public, colour=on_terminal)
 
 
 def _refuse_existing(folders: Folders) -> None:

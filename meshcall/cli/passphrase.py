@@ -53,7 +53,7 @@ def passphrase_file_option(function: F) -> F:
 
 def from_file(path: Path) -> str:
     """The first line of a passphrase file, without its line end.  Raises StateError."""
-    data = files.read(path, bytes_max=keyfile.PASSPHRASE_BYTES_MAX + 2)
+    data = files.read(path, bytes_max=keyfile.PASSPHRASE_BYTES_MAX + 2, pipes=True)
     if data is None:
         raise StateError(f"the passphrase file {path} does not exist")
     if path.is_file() and files.readable_by_others(path):

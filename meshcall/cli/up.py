@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meshcall.cli import passphrase as passphrases
-from meshcall.cli.output import aligned, home_option
+from meshcall.cli.output import aligned, home_option, remark
 
 if TYPE_CHECKING:
     from meshcall.config import Config
@@ -103,11 +103,13 @@ def _run(folders: Folders, config: Config, passphrase_file: Path | None) -> None
     from meshcall import logs
     from meshcall.crypto.sodium import Sodium
     from meshcall.daemon.service import Service
-    from meshcall.drivers.files import locked
+    from meshcall.drivers.files import locked, writable_by_others
 
     logs.set_up(config.log.level, config.log.format)
     suite = Sodium()
     with locked(folders.state):  # before the passphrase is asked for: a second start ends here
+        if writable_by_others(folders.state):
+            remark(f"warning: others on this machine can write into {folders.state}; chmod 700 {folders.state}")
         owner = _owner(suite, folders, passphrase_file) if config.record.publish else None
 
         async def serve() -> None:

@@ -87,7 +87,8 @@ def _failure(request: int | str | None, kind: str, message: str) -> dict[str, An
 
 def kind_of(problem: MeshcallError) -> str:
     """The word by which a program tells errors apart: "usage", "address", "state", ..."""
-    return type(problem).__name__.removesuffix("Error").lower() or "error"
+    kind = next((one for one in type(problem).__mro__ if MeshcallError in one.__bases__), MeshcallError)
+    return kind.__name__.removesuffix("Error").lower()
 
 
 @contextlib.contextmanager

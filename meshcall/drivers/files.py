@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,23 +100,34 @@ def write(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise StateError(f"{path} cannot be written: {_why(error)}") from error
 
 
-def read(path: Path, bytes_max: int = READ_BYTES_MAX) -> bytes | None:
-    """The whole file, or None where there is none.  Raises StateError where it cannot be read or is too large."""
+def read(path: Path, bytes_max: int = READ_BYTES_MAX, *, pipes: bool = False) -> bytes | None:
+    """The whole file, or None where there is none.  Raises StateError where it cannot be read or is too large.
+
+    A pipe or a device is refused, since it might never end or never begin; with `pipes`, of the user's choice, read.
+    """
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if pipes else os.O_NONBLOCK))
+        with open(descriptor, "rb") as file:
+            if not pipes and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise StateError(f"{path} cannot be read: it is not a file")
             data = file.read(bytes_max + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StateError(f"{path} cannot be read: {_why(error)}") from error
     if len(data) > bytes_max:
-        raise StateError(f"{path} is larger than {bytes_max} bytes, so it is not a file of meshcall's")
+        raise StateError(f"{path} is larger than {bytes_max} bytes, so it is not what it should be")
     return data
 
 
 def readable_by_others(path: Path) -> bool:
     """Whether the mode of an existing file lets anyone but its owner read or write it."""
     return bool(path.stat().st_mode & 0o077)
+
+
+def writable_by_others(folder: Path) -> bool:
+    """Whether others can put files into an existing folder, and so take the names that a node uses there."""
+    return bool(folder.stat().st_mode & 0o022)
 
 
 def set_aside(path: Path) -> Path:
@@ -125,10 +137,10 @@ def set_aside(path: Path) -> Path:
     """
     candidates = [path.with_name(f"{path.name}.damaged-{number}") for number in range(1, SET_ASIDE_MAX + 1)]
     try:
-        free = [candidate for candidate in candidates if not candidate.exists()]
-        aside = free[0] if free else min(candidates, key=lambda candidate: candidate.stat().st_mtime_ns)
+        free = [candidate for candidate in candidates if not os.path.lexists(candidate)]
+        aside = free[0] if free else min(candidates, key=lambda candidate: candidate.lstat().st_mtime_ns)
         path.replace(aside)
-        os.utime(aside)  # its age counts from now, so that the oldest makes room
+        os.utime(aside, follow_symlinks=False)  # its age counts from now, so that the oldest makes room
         _sync_folder(path.parent)
     except OSError as error:
         raise StateError(f"{path} is damaged and cannot be set aside: {_why(error)}") from error
@@ -143,10 +155,14 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = ensure_folder(folder) / LOCK_FILE
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        # Not through a link: what it points to would be overwritten.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, FILE_MODE)
     except OSError as error:
         raise StateError(f"{path} cannot be opened: {_why(error)}") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StateError(f"{path} is not a file; move it away, the node needs this name")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -157,8 +173,9 @@ def locked(folder: Path) -> Iterator[None]:
             raise StateError(
                 f"another meshcall{who} is running on {folder}; stop it first, or choose another folder with --home"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same, only nameless
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         os.close(descriptor)

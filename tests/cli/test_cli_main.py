@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -154,3 +155,67 @@ def test_output_helpers() -> None:
     assert output.aligned([("a", "1"), ("long", "2")]) == ["a     1", "long  2"]
     assert output.aligned([]) == []
     assert output.printable("Jürgen \x1b[2J\u202e") == "Jürgen \\x1b[2J\\u202e"
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line in bash; `$M` is meshcall."""
+    return subprocess.run(
+        ["bash", "-c", line.replace("$M", f"{sys.executable} -m meshcall")],
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("home"))
+    assert run("--home", folder, "id", "new", "--no-passphrase", "--name", "李").returncode == 0
+    return folder
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", ["--help", "id show", "id show --json"])
+def test_a_full_disk_behind_the_output_is_a_sentence(home: str, command: str) -> None:
+    done = shell(f"$M {command} > /dev/full", MESHCALL_HOME=home)
+    assert done.returncode == 1
+    assert done.stderr == b"meshcall: the output cannot be written: no space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_streams_are_no_accident(home: str, closed: str) -> None:
+    done = shell(f"$M id show {closed}", MESHCALL_HOME=home)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_output_without_the_characters(home: str) -> None:
+    done = shell("$M id show --qr", MESHCALL_HOME=home, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u674e" in done.stdout
+    assert b"cannot show the QR code" in done.stdout
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(40, False), (41, True)])
+def test_a_terminal_too_narrow_for_the_code(home: str, columns: int, shown: bool) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "meshcall", "id", "show"],
+        stdin=theirs,
+        stdout=theirs,
+        env={**os.environ, "MESHCALL_HOME": home, "COLUMNS": str(columns)},
+        check=True,
+    )
+    assert done.returncode == 0
+    text = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert ("needs a terminal of 41 columns" in text) is not shown
+
+
+def test_a_folder_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
+    done = run("id", "new", "--no-passphrase", MESHCALL_HOME=str(tmp_path / ("x" * 300)))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"meshcall: {tmp_path}")
+    assert done.stderr.endswith(": file name too long\n")

@@ -314,3 +314,11 @@ def test_no_bytes_bring_the_server_down(tmp_path: Path, lines: list[bytes]) -> N
             nursery.cancel_scope.cancel()
 
     trio.run(check)
+
+
+def test_the_kind_of_an_error_is_one_of_the_documented() -> None:
+    from meshcall.address import TypingError
+
+    assert control.kind_of(TypingError("one character", (3,))) == "address"
+    assert control.kind_of(control.NoNodeError()) == "daemon"
+    assert control.kind_of(UsageError()) == "usage"

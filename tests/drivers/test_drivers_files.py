@@ -175,3 +175,52 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files.folders(tmp_path / "two").identity == tmp_path / "two" / "identity.key"
     assert files.folders("~/three").state == tmp_path / "three"
     assert not (tmp_path / "one").exists()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    os.mkfifo(path)
+    with pytest.raises(StateError, match="not a file"):
+        files.read(path)
+
+
+def test_a_damaged_link_leaves_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"precious")
+    os.utime(tmp_path / "other", ns=(1, 1))
+    (tmp_path / "nodes").symlink_to(tmp_path / "other")
+    assert files.set_aside(tmp_path / "nodes").is_symlink()
+    assert (tmp_path / "other").stat().st_mtime_ns == 1
+    assert (tmp_path / "other").read_bytes() == b"precious"
+
+
+def test_the_lock_is_neither_a_link_nor_a_pipe(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    (tmp_path / "lock").symlink_to(other)
+    with pytest.raises(StateError, match="cannot be opened"), files.locked(tmp_path):
+        pass
+    assert other.read_bytes() == b"precious"
+    (tmp_path / "lock").unlink()
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(StateError, match="not a file"), files.locked(tmp_path):
+        pass
+
+
+def test_a_full_disk_does_not_keep_the_lock_from_holding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        files.locked(tmp_path),
+        pytest.raises(StateError, match="another meshcall is running on"),
+        files.locked(tmp_path),
+    ):
+        pass
+
+
+def test_a_folder_that_others_may_write_into_is_noticed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    assert not files.writable_by_others(tmp_path)
+    tmp_path.chmod(0o775)
+    assert files.writable_by_others(tmp_path)
