@@ -55,6 +55,8 @@ def command(
         raise click.UsageError("name a scenario; meshcall simulate --list shows them")
     name, parsed = load(scenario)
     check_size(parsed, nodes)
+    if out is not None:
+        report.prepare(out)
     results = _run(Run(name, parsed, nodes=nodes, hours=hours, seed=seed), parsed.title)
     lines = [*report.table(results), "", *_closing(results)]
     if out is not None:

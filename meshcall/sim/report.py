@@ -51,6 +51,14 @@ li{margin:2px 0}
 """
 
 
+def prepare(folder: Path) -> None:
+    """Make the folder that `write` will want, so that a long run does not end in vain.  Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"{folder}: cannot be made: {problem.strerror}; name another folder with --out") from None
+
+
 def write(folder: Path, results: dict[str, Any]) -> tuple[Path, Path]:
     """Write the JSON result and the page; where they are.  Raises UsageError."""
     data, shown = folder / RESULT_NAME, folder / PAGE_NAME

@@ -172,4 +172,4 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     refused = runner.invoke(command, ["lookups", "--nodes", "20", "--hours", "0.02", "--out", str(file)])
-    assert "cannot be written" in str(refused.exception)
+    assert "cannot be made" in str(refused.exception)
