@@ -12,10 +12,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -45,6 +45,7 @@ _UP_GATEWAY: Final = 0x3
 _ALL_HOSTS: Final = "224.0.0.1"
 _SOMEWHERE_V6: Final = ("2001:db8::1", 9)  # asked of the routing table; nothing is sent there
 
+T = TypeVar("T")
 Route = tuple[Gateway, str]
 """A gateway, and the interface that leads to it."""
 
@@ -189,7 +190,8 @@ class _Family:
         self._owner, self._family = owner, family
         self._route: Route | None = None
         self._sockets: dict[str, socket.socket] = {}
-        self._scope = trio.CancelScope()
+        self._scopes: set[trio.CancelScope] = set()
+        """Of what runs for the present gateway."""
         self._kick = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -197,7 +199,8 @@ class _Family:
         """This is the gateway now; sockets are opened anew where it is another."""
         if route != self._route:
             self._route = route
-            self._scope.cancel()
+            for scope in self._scopes:
+                scope.cancel()
             self._close()
             if route is not None:
                 self._open(route)
@@ -219,7 +222,6 @@ class _Family:
     async def _carry(self, *, until_idle: bool = False) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._scope = trio.CancelScope()
             self._start_readers()
             try:
                 while not (until_idle and self.mapper.is_idle):
@@ -233,11 +235,25 @@ class _Family:
                 nursery.cancel_scope.cancel()
             finally:
                 self._nursery = None
+                self._scopes.clear()
 
     def _start_readers(self) -> None:
-        if self._nursery is not None:
-            for one in self._sockets.values():
-                self._nursery.start_soon(self._read, one, self._scope)
+        for one in self._sockets.values():
+            self._start(self._read, one)
+
+    def _start(self, work: Callable[[T], Awaitable[None]], what: T) -> None:
+        """Run a task that ends when the gateway changes."""
+        if self._nursery is None:
+            return
+        scope = trio.CancelScope()
+        self._scopes.add(scope)
+
+        async def scoped() -> None:
+            with scope:
+                await work(what)
+            self._scopes.discard(scope)
+
+        self._nursery.start_soon(scoped)
 
     def _drain(self) -> None:
         """Send what the mapper wants sent; nothing here waits."""
@@ -253,10 +269,9 @@ class _Family:
             except OSError as problem:
                 self._note(problem)
         self.mapper.outbox.clear()
-        if self._nursery is not None:
-            for request in self.mapper.requests:
-                self._nursery.start_soon(self._fetch, request, self._scope)
-            self.mapper.requests.clear()
+        for request in self.mapper.requests:
+            self._start(self._fetch, request)
+        self.mapper.requests.clear()
         self._pass_on_events()
 
     def _pass_on_events(self) -> None:
@@ -299,7 +314,6 @@ class _Family:
                 self.mapper.counters[f"{name} {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
                 continue
             self._sockets[name] = one
-        self._scope = trio.CancelScope()
         self._start_readers()
 
     def _close(self) -> None:
@@ -308,16 +322,15 @@ class _Family:
             one.close()
         self._sockets.clear()
 
-    async def _read(self, one: socket.socket, scope: trio.CancelScope) -> None:
-        with scope:
-            while True:
-                try:
-                    await trio.lowlevel.wait_readable(one)
-                except (trio.ClosedResourceError, OSError):
-                    return
-                if not self._take_datagrams(one):
-                    await trio.sleep(ERROR_PAUSE_SECONDS)
-                self._kick.set()
+    async def _read(self, one: socket.socket) -> None:
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(one)
+            except (trio.ClosedResourceError, OSError):
+                return
+            if not self._take_datagrams(one):
+                await trio.sleep(ERROR_PAUSE_SECONDS)
+            self._kick.set()
 
     def _take_datagrams(self, one: socket.socket) -> bool:
         """False where the socket reported an error."""
@@ -332,17 +345,16 @@ class _Family:
             self.mapper.receive(trio.current_time(), endpoint(address[0], address[1] or 1), data)
         return True
 
-    async def _fetch(self, request: Request, scope: trio.CancelScope) -> None:
-        with scope:
-            if self._route is None or not self._route[0].is_near(request.to):
-                self.mapper.failed(trio.current_time(), request.number, "http to a stranger")
+    async def _fetch(self, request: Request) -> None:
+        if self._route is None or not self._route[0].is_near(request.to):
+            self.mapper.failed(trio.current_time(), request.number, "http to a stranger")
+        else:
+            result = await fetch(request.to, request.data)
+            if isinstance(result, bytes):
+                self.mapper.answered(trio.current_time(), request.number, result)
             else:
-                result = await fetch(request.to, request.data)
-                if isinstance(result, bytes):
-                    self.mapper.answered(trio.current_time(), request.number, result)
-                else:
-                    self.mapper.failed(trio.current_time(), request.number, result)
-            self._kick.set()
+                self.mapper.failed(trio.current_time(), request.number, result)
+        self._kick.set()
 
 
 async def fetch(

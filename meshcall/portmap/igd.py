@@ -86,7 +86,7 @@ class IgdClient:
             self._describe()
 
     def answered(self, now: float, number: int, data: bytes) -> None:
-        """Take the whole response to a request.  Raises BadPacket for one that is none; the question goes on."""
+        """Take the whole response to a request; one that is none is as good as no answer."""
         then = self._take(number)
         if then is None:
             return
@@ -96,7 +96,6 @@ class IgdClient:
             self._fault(now, fault)
         except BadPacket as problem:
             self._step_failed(now, problem.reason)
-            raise
 
     def failed(self, now: float, number: int, reason: str) -> None:
         """A request got no usable answer: no connection, too slow, too long."""
@@ -210,17 +209,17 @@ class IgdClient:
             self._step_failed(now, fault.reason)
 
     def _step_failed(self, now: float, reason: str) -> None:
-        if not self._life:
+        if not self._life or not (self._is_renewal or self._services or self._found):
             self._finish(Denial(reason))
-        elif self._is_renewal:
+            return
+        self._exits.counters[reason] += 1
+        if self._is_renewal:
             self._is_renewal = False
             self._search(now)
         elif self._services:
             self._next_service()
-        elif self._found:
-            self._describe()
         else:
-            self._finish(Denial(reason))
+            self._describe()
 
     def _request(self, to: Endpoint, data: bytes, then: Callable[[bytes], None]) -> None:
         self._number = self._exits.take_number()

@@ -158,15 +158,11 @@ class Mapper:
     def answered(self, now: float, number: int, data: bytes) -> None:
         """The whole HTTP response to a request, head and body."""
         if isinstance(self._client, IgdClient):
-            try:
-                self._client.answered(now, number, data)
-            except BadPacket as problem:
-                self.counters[problem.reason] += 1
+            self._client.answered(now, number, data)
             self._settle(now)
 
     def failed(self, now: float, number: int, reason: str) -> None:
         """A request was not answered; `reason` is a short fixed word."""
-        self.counters[reason] += 1
         if isinstance(self._client, IgdClient):
             self._client.failed(now, number, reason)
             self._settle(now)

@@ -157,8 +157,6 @@ class PcpClient:
         self.outcome: Outcome | None = None
         self.restarted = False
         """The gateway lost its state; to be read and cleared by the mapper."""
-        self.speaks_natpmp = False
-        """It answered that it knows NAT-PMP only."""
 
     def ask(self, now: float, lifetime: int, suggested: Endpoint | None) -> None:
         """Ask for the mapping, anew or again; 0 seconds: for its end."""
@@ -176,7 +174,6 @@ class PcpClient:
         if source != self._gateway.at(SERVER_PORT):
             raise BadPacket("wrong source")
         if self._tries.due is not None and is_natpmp_answer(data):
-            self.speaks_natpmp = True
             self._finish(Denial("pcp unsupported version"))
             return
         response = decode_response(data)

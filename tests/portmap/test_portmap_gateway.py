@@ -1,0 +1,296 @@
+"""The driver: routing tables, bounded HTTP on loopback, and whole gateways in a namespace made for the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from meshcall.core import endpoint
+from meshcall.drivers import gateway
+from meshcall.drivers.gateway import PortMapper, default_route_v4, default_route_v6, fetch
+from meshcall.portmap.http import RESPONSE_BYTES_MAX
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_SECONDS = 25.0
+
+ROUTES_V4 = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
+wlan0 00000000 {far} 0003 0 0 600 00000000 0 0 0
+eth0 00000000 {near} 0003 0 0 100 00000000 0 0 0
+eth0 {net} 00000000 0001 0 0 0 00FFFFFF 0 0 0
+tun0 00000000 00000000 0001 0 0 0 00000000 0 0 0
+"""
+
+
+def word(host: str) -> str:
+    """An address as the kernel of this machine prints it."""
+    packed = bytes(int(part) for part in host.split("."))
+    return f"{int.from_bytes(packed, sys.byteorder):08X}"
+
+
+def test_the_default_route_with_the_least_metric() -> None:
+    text = ROUTES_V4.format(far=word("10.0.0.1"), near=word("192.168.1.1"), net=word("192.168.1.0"))
+    assert default_route_v4(text) == ("eth0", bytes((192, 168, 1, 1)))
+    for nothing in ("", "x", "a\nb c\n", text.replace("0003", "0001"), "h\n" + "z " * 11):
+        assert default_route_v4(nothing) is None
+
+
+def test_the_default_route_of_ipv6() -> None:
+    zero, via = "0" * 32, "fe80" + "0" * 27 + "1"
+    line = f"{zero} 00 {zero} 00 {via} 00000400 00000001 00000000 00000003 eth0\n"
+    lo = f"{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n"
+    assert default_route_v6(lo + line) == ("eth0", bytes.fromhex(via))
+    for nothing in ("", lo, "zz\n", line.replace(" 00000003 ", " 00000001 ")):
+        assert default_route_v6(nothing) is None
+
+
+async def test_offline_means_that_nothing_is_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looked(family: int) -> None:
+        raise AssertionError("asked for a gateway")
+
+    mapper = PortMapper(40_123, secret=bytes(16), rng=Random(1), find=looked)
+    with trio.fail_after(1):
+        await mapper.run()
+        assert [event async for event in mapper.events] == []
+    assert mapper.mappings == ()
+
+
+async def test_no_gateway_no_traffic_and_a_quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHCALL_OFFLINE", "0")
+    monkeypatch.setattr(gateway.socket, "socket", None)
+    mapper = PortMapper(40_123, secret=bytes(16), rng=Random(1), find=lambda family: None)
+    with trio.move_on_after(0.05):
+        await mapper.run()
+    assert mapper.mappings == ()
+
+
+@contextlib.asynccontextmanager
+async def page(*pieces: bytes, pause: float = 0.0):  # type: ignore[no-untyped-def]
+    """A server on loopback that sends these pieces, the last one for ever where it is all there is to `pause`."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await stream.receive_some(4096)
+            for piece in pieces:
+                await stream.send_all(piece)
+            while pause:
+                await trio.sleep(pause)
+                await stream.send_all(b"x")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
+        yield endpoint("127.0.0.1", listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+async def test_fetch_stops_at_the_stated_length() -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
+    async with page(whole, pause=5) as where:
+        with trio.fail_after(2):
+            assert await fetch(where, b"GET") == whole
+
+
+async def test_fetch_does_not_wait_for_one_who_drips() -> None:
+    async with page(b"HTTP/1.1 200 OK\r\n\r\n", pause=0.01) as where:
+        with trio.fail_after(2):
+            assert await fetch(where, b"GET", seconds=0.2) == "http too slow"
+
+
+async def test_fetch_takes_no_more_than_it_said() -> None:
+    async with page(b"HTTP/1.1 200 OK\r\n\r\n", b"<" * (RESPONSE_BYTES_MAX * 4)) as where:
+        with trio.fail_after(2):
+            assert await fetch(where, b"GET") == "http too long"
+
+
+async def test_fetch_from_nobody_or_from_one_who_says_nothing() -> None:
+    async with page() as where:
+        assert await fetch(where, b"GET") == "http empty"
+    with trio.fail_after(2):
+        assert await fetch(where, b"GET") == "http no connection"
+
+
+def missing() -> str:
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "needs root on Linux"
+    if shutil.which("ip") is None:
+        return "needs the program ip"
+    probe = f"pm{os.getpid()}p"
+    if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:
+        return "may not make network namespaces"
+    subprocess.run(["ip", "netns", "del", probe], check=False)
+    return ""
+
+
+class Program:
+    """A child inside a namespace that speaks in JSON lines."""
+
+    def __init__(self, space: str, *arguments: str) -> None:
+        surroundings = {**os.environ, "MESHCALL_NAMESPACE": "1", "MESHCALL_OFFLINE": "0"}
+        self._child = subprocess.Popen(
+            ["ip", "netns", "exec", space, sys.executable, "-m", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=surroundings,
+        )  # fmt: skip
+        assert self._child.stdin
+        assert self._child.stdout
+        self._in, self._out = self._child.stdin, self._child.stdout
+        self._rest = b""
+
+    def line(self) -> Any:
+        """The next line, within `WAIT_SECONDS`."""
+        end = time.monotonic() + WAIT_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                assert selector.select(max(0.0, end - time.monotonic())), "no line in time"
+                chunk = os.read(self._out.fileno(), 4096)
+                assert chunk, "the program ended"
+                self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return "ready" if line == b"ready" else json.loads(line)
+
+    def say(self, text: str) -> None:
+        self._in.write(text.encode() + b"\n")
+        self._in.flush()
+
+    def end(self) -> None:
+        """Close its input, which ends it."""
+        self._in.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._in.close()
+        try:
+            self._child.wait(5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._out.close()
+
+
+class Home:
+    """Two namespaces and a cable: a gateway and a host behind it, with no way out."""
+
+    def __init__(self) -> None:
+        self.gateway, self.host = f"pm{os.getpid()}g", f"pm{os.getpid()}h"
+        self._programs: list[Program] = []
+        for space in (self.gateway, self.host):
+            self.ip("netns", "add", space)
+            self.ip("-n", space, "link", "set", "lo", "up")
+        self.ip("link", "add", "lan0", "netns", self.gateway, "type", "veth", "peer", "lan0", "netns", self.host)
+        for space, last in ((self.gateway, 1), (self.host, 2)):
+            self.ip("-n", space, "link", "set", "lan0", "addrgenmode", "none", "up")
+            self.ip("-n", space, "addr", "add", f"192.168.77.{last}/24", "dev", "lan0")
+        self.ip("-n", self.host, "route", "add", "default", "via", "192.168.77.1")
+
+    def with_ipv6(self) -> None:
+        self.ip("-n", self.gateway, "addr", "add", "fe80::1/64", "dev", "lan0", "nodad")
+        self.ip("-n", self.gateway, "route", "add", "2001:db8:77::/64", "dev", "lan0")
+        self.ip("-n", self.host, "addr", "add", "fe80::2/64", "dev", "lan0", "nodad")
+        self.ip("-n", self.host, "addr", "add", "2001:db8:77::2/64", "dev", "lan0", "nodad")
+        self.ip("-n", self.host, "route", "add", "default", "via", "fe80::1", "dev", "lan0")
+
+    @staticmethod
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def start_gateway(self, address: str = "192.168.77.1", **options: object) -> Program:
+        program = self._start(self.gateway, "tests.portmap.fake_gateway", address, json.dumps(options))
+        assert program.line() == "ready"
+        return program
+
+    def start_host(self, *families: str) -> Program:
+        return self._start(self.host, "tests.portmap.mapped_host", *(families or ("4",)))
+
+    def _start(self, space: str, *arguments: str) -> Program:
+        self._programs.append(Program(space, *arguments))
+        return self._programs[-1]
+
+    def close(self) -> None:
+        for program in self._programs:
+            program.close()
+        for space in (self.gateway, self.host):
+            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    if lacks := missing():
+        pytest.skip(f"a gateway in a namespace {lacks}")
+    made = Home.__new__(Home)
+    try:
+        made.__init__()  # type: ignore[misc]
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp", "upnp"])
+def test_a_port_is_mapped_and_given_back(home: Home, protocol: str) -> None:
+    fake = home.start_gateway(speaks=[protocol])
+    host = home.start_host()
+    assert host.line() == ["Mapped", "203.0.113.7:40123", protocol]
+    assert fake.line()[:3] == ["mapped", protocol, "40123"]
+    host.end()
+    assert host.line() == ["Unmapped", "203.0.113.7:40123", "stopped"]
+    end = host.line()
+    assert end[:2] == ["End", 0]
+    assert end[2]["deleted"] == 1
+    assert fake.line() == ["deleted", protocol, "40123"]
+
+
+def test_a_restarted_gateway_is_heard_of_and_asked_again(home: Home) -> None:
+    fake = home.start_gateway(speaks=["pcp"])
+    host = home.start_host()
+    assert host.line()[0] == "Mapped"
+    assert fake.line()[0] == "mapped"
+    time.sleep(3)  # its epoch has to be seen to go back
+    fake.say("restart")
+    assert fake.line()[:2] == ["mapped", "pcp"]
+
+
+def test_a_host_that_changes_networks_asks_the_new_gateway(home: Home) -> None:
+    home.start_gateway(speaks=["pcp"])
+    home.ip("-n", home.gateway, "addr", "add", "10.9.0.1/24", "dev", "lan0")
+    home.start_gateway("10.9.0.1", speaks=["nat-pmp"], outside="198.51.100.9")
+    host = home.start_host()
+    assert host.line() == ["Mapped", "203.0.113.7:40123", "pcp"]
+    home.ip("-n", home.host, "addr", "flush", "dev", "lan0")
+    home.ip("-n", home.host, "addr", "add", "10.9.0.2/24", "dev", "lan0")
+    home.ip("-n", home.host, "route", "add", "default", "via", "10.9.0.1")
+    host.say("change")
+    assert host.line() == ["Unmapped", "203.0.113.7:40123", "network changed"]
+    assert host.line() == ["Mapped", "198.51.100.9:40123", "nat-pmp"]
+
+
+def test_a_gateway_that_speaks_nothing(home: Home) -> None:
+    host = home.start_host()
+    assert host.line() == ["Unmapped", None, "upnp no answer"]  # 5351 is closed: at once, and UPnP is silent
+    host.end()
+    assert host.line()[:2] == ["End", 0]
+
+
+def test_a_pinhole_for_ipv6(home: Home) -> None:
+    try:
+        home.with_ipv6()
+    except subprocess.CalledProcessError:
+        pytest.skip("no IPv6 in namespaces here")
+    fake = home.start_gateway("::", speaks=["pcp"], outside="2001:db8:77::2")
+    host = home.start_host("6")
+    assert host.line() == ["Mapped", "[2001:db8:77::2]:40123", "pcp"]
+    assert fake.line()[:2] == ["mapped", "pcp"]
+    host.end()
+    assert host.line()[0] == "Unmapped"
+    assert fake.line()[0] == "deleted"
