@@ -127,14 +127,14 @@ class Mapper:
         """Give the mapping back; done when `is_idle`, at most `DELETE_SECONDS` later."""
         client, mapped = self._client, self.mapped
         self._lost("stopped")
-        if client is None or mapped is None:  # a grant still under way ends by its own lifetime
+        if client is None:
             self._clear()
             self._gateway = None
             return
         self._left, self._renew_at, self._expires, self._retry_at = [], None, None, None
         self._deleting_until = now + DELETE_SECONDS
         self._asking = True
-        client.ask(now, 0, mapped.outside)
+        client.ask(now, 0, None if mapped is None else mapped.outside)  # a grant may be on its way to us
         self._settle(now)
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:

@@ -22,7 +22,13 @@ DESCRIPTION = """<?xml version="1.0"?>
 <device><deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:1</deviceType><deviceList><device>
 <deviceType>urn:schemas-upnp-org:device:WANDevice:1</deviceType><deviceList><device><serviceList><service>
 <serviceType>urn:schemas-upnp-org:service:WANIPConnection:{version}</serviceType>
-<controlURL>{control}</controlURL></service></serviceList></device></deviceList></device></deviceList></device></root>"""
+<controlURL>{control}</controlURL></service></serviceList></device></deviceList></device></deviceList></device>
+</root>"""
+LAUGHS = (
+    '<!DOCTYPE root [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    + "]><root>&i;</root>"
+)
 
 
 class FakeGateway:
@@ -38,6 +44,8 @@ class FakeGateway:
         self.taken: set[int] = set()
         self.control = "/ctl"
         self.redirect = False
+        self.evil = ""
+        """laughs, huge: what its pages hold instead."""
         self.mappings: dict[int, tuple[str, int]] = {}
         """By inner port: protocol that made it, and outer port."""
         self.log: list[tuple[str, ...]] = []
@@ -102,6 +110,8 @@ class FakeGateway:
     def http(self, data: bytes) -> bytes:
         """The response to a request."""
         head, _, body = data.partition(b"\r\n\r\n")
+        if self.evil:
+            return self._page(200, LAUGHS if self.evil == "laughs" else "<root>" + "<a>b</a>" * 1_000_000)
         if self.redirect:
             return b"HTTP/1.1 302 Found\r\nLocation: http://203.0.113.99/\r\nContent-Length: 0\r\n\r\n"
         if head.startswith(b"GET /desc.xml "):

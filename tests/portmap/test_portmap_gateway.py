@@ -294,3 +294,13 @@ def test_a_pinhole_for_ipv6(home: Home) -> None:
     host.end()
     assert host.line()[0] == "Unmapped"
     assert fake.line()[0] == "deleted"
+
+
+@pytest.mark.parametrize(("evil", "reason"), [("laughs", "xml with dtd"), ("huge", "http too long")])
+def test_a_gateway_with_evil_pages(home: Home, evil: str, reason: str) -> None:
+    fake = home.start_gateway(speaks=["upnp"], evil=evil)
+    host = home.start_host()
+    assert host.line() == ["Unmapped", None, reason]
+    host.end()
+    assert host.line()[:2] == ["End", 0]
+    fake.end()

@@ -158,6 +158,16 @@ def test_a_stop_does_not_wait_for_a_silent_gateway() -> None:
     assert world.mapper.next_wake() is None
 
 
+def test_a_stop_while_the_first_answer_is_under_way_leaves_nothing_behind() -> None:
+    world = World(FakeGateway(speaks=("pcp",)))
+    world.mapper.set_gateway(world.now, GATEWAY)
+    world.mapper.stop(world.now)
+    world.carry()
+    assert world.mapper.is_idle
+    assert not world.fake.mappings
+    assert world.fake.log[-1][0] == "deleted"
+
+
 def test_another_network_means_another_mapping() -> None:
     world = World(FakeGateway(speaks=("pcp",)))
     world.join()
