@@ -386,11 +386,11 @@ class Peers:
                 self.links.send_frame(now, link, frame.kind, frame.payload, frame.path)
             except UsageError:  # it ended meanwhile; Closed says so
                 break
-            if frame.low_ttl:
-                self.special.append((with_low_ttl(endpoint_of(frame.path)), self.outbox.pop()[1]))
-            elif frame.socket and not is_relayed(frame.path):
-                way = by_socket(endpoint_of(frame.path), SocketKey(link, frame.socket))
+            if frame.socket and not is_relayed(frame.path):
+                way = by_socket(endpoint_of(frame.path), SocketKey(link, frame.socket), low_ttl=frame.low_ttl)
                 self.special.append((way, self.outbox.pop()[1]))
+            elif frame.low_ttl:
+                self.special.append((with_low_ttl(endpoint_of(frame.path)), self.outbox.pop()[1]))
         prober.outbox.clear()
         for event in prober.events:
             if isinstance(event, PathChosen):

@@ -16,6 +16,8 @@ _ENDPOINTS = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
 _LOW_TTL = b"\x01"
 _KEY = struct.Struct("!IH")
 _LINK_MAX = 2**32 - 1
+_SOCKET_SIZES = tuple(size + _KEY.size for size in _ENDPOINTS)
+_LOW_SIZES = (*_ENDPOINTS, *_SOCKET_SIZES)
 
 
 class SocketKey(NamedTuple):
@@ -38,15 +40,17 @@ def with_low_ttl(endpoint: Endpoint) -> Endpoint:
     return Endpoint(endpoint + _LOW_TTL)
 
 
-def by_socket(endpoint: Endpoint, key: SocketKey) -> Endpoint:
-    """The way to an endpoint from an extra socket."""
-    return Endpoint(endpoint + _KEY.pack(key.link & _LINK_MAX, key.number))
+def by_socket(endpoint: Endpoint, key: SocketKey, *, low_ttl: bool = False) -> Endpoint:
+    """The way to an endpoint from an extra socket, if so with a low time to live."""
+    way = Endpoint(endpoint + _KEY.pack(key.link & _LINK_MAX, key.number))
+    return with_low_ttl(way) if low_ttl else way
 
 
 def take_apart(way: Endpoint) -> tuple[Endpoint, SocketKey | None, bool] | None:
     """Endpoint, extra socket (None: the main one), low time to live; None for what is no way of this file."""
-    if len(way) - len(_LOW_TTL) in _ENDPOINTS:
-        return Endpoint(way[: -len(_LOW_TTL)]), None, True
-    if len(way) - _KEY.size in _ENDPOINTS:
-        return Endpoint(way[: -_KEY.size]), SocketKey(*_KEY.unpack(way[-_KEY.size :])), False
-    return None
+    low_ttl = len(way) - len(_LOW_TTL) in _LOW_SIZES
+    if low_ttl:
+        way = Endpoint(way[: -len(_LOW_TTL)])
+    if len(way) in _SOCKET_SIZES:
+        return Endpoint(way[: -_KEY.size]), SocketKey(*_KEY.unpack(way[-_KEY.size :])), low_ttl
+    return (way, None, True) if low_ttl else None
