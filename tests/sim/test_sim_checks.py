@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import bencode2
+import pytest
 
+from meshcall.dht.events import GetFinished, Report
 from meshcall.dht.items import MutableItem, signing_buffer
 from meshcall.sim.checks import ITEM_LIFE_SECONDS, Checks
 from meshcall.sim.host import Host
 from meshcall.sim.paper_suite import PaperSuite
+from meshcall.sim.people import Job, People, Person
+from meshcall.sim.tally import Tally
 from tests.sim.small_world import START, Lab, PingPong
 
 SUITE = PaperSuite(Random(1))
@@ -118,3 +123,13 @@ def test_what_look_ups_yield_is_judged() -> None:
     scene.checks.yielded(START, scene.client, _item(2, b"4:lead"))
     assert scene.violations() == 1
     assert not scene.checks.genuine(None)
+
+
+@pytest.mark.parametrize(("calm", "violations"), [(True, 1), (False, 0)])
+def test_a_look_up_that_a_disturbance_catches_is_excused(calm: bool, violations: int) -> None:
+    scene = Scene()
+    people: Any = SimpleNamespace(calm=calm, checks=scene.checks, tally=Tally())
+    job = Job(Person(1, scene.server, KEY), 0.0, "before", 3, publishes=False, must=3)
+    People._got(people, 5.0, scene.client, job, GetFinished(0, None, (), Report(5.0, 90, 3, 1)))
+    assert scene.checks.counts["violations"] == violations
+    assert [lookup.outcome for lookup in people.tally.lookups] == ["missing"]
