@@ -1,0 +1,59 @@
+"""Real daemons behind real NATs: who reaches whom, and by which kind of path.  Times are not asserted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.natlab.lab import Lab, missing
+from tests.natlab.people import People
+from tests.natlab.topologies import homes, services
+
+pytestmark = pytest.mark.xdist_group("natlab")
+
+KINDS = ("public", "portrestricted", "symmetric", "symseq")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
+    """One person behind each of `KINDS` on either side, all contacts of each other."""
+    lacks = missing()
+    if lacks:
+        pytest.skip(f"the NAT lab {lacks}")
+    with Lab(0.02, prefix=f"p{os.getpid()}-") as lab:
+        services(lab)
+        homes(lab, KINDS)
+        found = People(lab, tmp_path_factory.mktemp("people"))
+        found.infrastructure()
+        found.people(side + kind for side in ("a-", "b-") for kind in KINDS)
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "last"),
+    [
+        ("public", "public", "direct"),
+        ("portrestricted", "portrestricted", "direct"),
+        ("public", "symmetric", "direct"),
+        ("symseq", "portrestricted", "direct"),
+        ("portrestricted", "symseq", "direct"),
+        ("symmetric", "symmetric", "relay"),
+    ],
+)
+def test_contacts_link_through_the_relay_and_go_direct_where_it_is_possible(
+    people: People, one: str, two: str, last: str
+) -> None:
+    said = people.ping("a-" + one, "b-" + two)
+    assert said.get("answered"), said
+    assert said["first_path"].startswith("relay")
+    assert said["last_path"].startswith(last)
+
+
+def test_who_wants_no_direct_path_gets_none(people: People) -> None:
+    said = people.ping("a-public", "b-portrestricted", 30, 0.05, "--relayed")
+    assert said["answered"] == 30
+    assert said["first_path"] == said["last_path"]
+    assert said["last_path"].startswith("relay")
+    assert said["time_line"]["direct"] is None
