@@ -78,6 +78,7 @@ class Home(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The people for whom this node runs."""
 
     members: tuple[str, ...] = ()
+    relays: tuple[str, ...] = ()
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,6 +164,8 @@ source_kbit_per_second = 640
 [home]
 # Addresses of the people of this home (family, company): they come first at this relay.
 members = []
+# On their devices: relays of the home, "192.0.2.1:6881" or "[2001:db8::1]:6881", to be used before others.
+relays = []
 
 [log]
 # "debug", "info", "warning" or "error".  IP addresses are logged at the debug level only.
@@ -251,6 +254,11 @@ def check(config: Config, source: str) -> Config:
                 parse_address(text)
             except AddressError as problem:
                 raise ConfigError(f"{source}: {key}: {text!r}: {problem}") from None
+    for text in config.home.relays:
+        try:
+            parse_endpoint(text)
+        except UsageError as problem:
+            raise ConfigError(f"{source}: [home] relays: {problem}") from None
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
 from meshcall.daemon.pings import Switchboard
@@ -74,7 +75,7 @@ def _relay_plan(suite: Suite, config: Config) -> RelayPlan:
         lease_bytes_per_second=relay.lease_kbit_per_second * 125,
         source_bytes_per_second=relay.source_kbit_per_second * 125,
     )
-    return RelayPlan(relay.leases, policy)
+    return RelayPlan(relay.leases, policy, tuple(map(parse_endpoint, config.home.relays)))
 
 
 class LiveNode:

@@ -69,7 +69,7 @@ class Swarm:
             suite=self._suite,
             config=DhtConfig(reachable="yes" if is_relay else "auto"),
             kem=MlKem768(),
-            plan=RelayPlan(0, RelayPolicy(mode="open")) if is_relay else None,
+            plan=RelayPlan(0, policy=RelayPolicy(mode="open")) if is_relay else None,
         )
         driven = self._driver.add(node, [open_udp(4, _LOOPBACK)])
         with driven.turn():

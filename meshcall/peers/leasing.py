@@ -18,6 +18,7 @@ from meshcall.relay.places import Place, udp_place
 from meshcall.wire.path import Candidate, Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
     from meshcall.peers.core import Peers
@@ -38,7 +39,9 @@ KNOWN_MAX = 32
 class Leasing:
     """Keeps `wanted` leases from the first `wake` on."""
 
-    def __init__(self, now: float, peers: Peers, *, rng: Random, own_static: bytes, wanted: int) -> None:
+    def __init__(
+        self, now: float, peers: Peers, *, rng: Random, own_static: bytes, wanted: int, homes: Iterable[Endpoint]
+    ) -> None:
         self.outbox: list[tuple[Place, bytes]] = []
         """Frames to relays; the owner sends and empties it."""
         self.changed = False
@@ -52,6 +55,7 @@ class Leasing:
         self._pause = SEARCH_AGAIN_SECONDS
         self._search_at: float | None = None
         self._everywhere = False
+        self._homes = frozenset(homes)
         self._rotate_at = now + ROTATE_SECONDS
         self._looked_at = now
 
@@ -111,7 +115,7 @@ class Leasing:
         self.search.wake(now)
         if self._search_at is not None and self._search_at <= now:
             self._search_at = None
-            self.search.search(now, list(self._known), SHARDS if self._everywhere else SHARDS_SAMPLED)
+            self.search.search(now, list(self._known), SHARDS if self._everywhere else SHARDS_SAMPLED, self._homes)
         if self._rotate_at <= now:
             self._rotate_at = now + ROTATE_SECONDS
             self.holder.rotate(now)

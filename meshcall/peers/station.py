@@ -55,6 +55,8 @@ class RelayPlan:
     """Relays at which it keeps a place; 0: it is reached by published addresses only."""
     policy: RelayPolicy | None = None
     """Whom it serves as a relay itself; None: nobody."""
+    homes: tuple[Endpoint, ...] = ()
+    """Relays of one's own home: taken first, and also where they are not for everybody."""
 
 
 class Station:
@@ -103,7 +105,14 @@ class Station:
     def begin(self, now: float, *, reachable: bool) -> None:
         """The network was found: take leases; announce our relay, where strangers reach us."""
         if self._leasing is None and self._plan.leases:
-            self._leasing = Leasing(now, self.peers, rng=self._rng, own_static=self._static, wanted=self._plan.leases)
+            self._leasing = Leasing(
+                now,
+                self.peers,
+                rng=self._rng,
+                own_static=self._static,
+                wanted=self._plan.leases,
+                homes=self._plan.homes,
+            )
             self._ends.holder = self._leasing.holder
         is_open = self.relay is not None and self.relay.policy.mode == "open"
         if self._announcer is None and is_open and reachable:

@@ -148,14 +148,24 @@ class RelaySearch:
         self._spaced = 0.0
         self._end: float | None = None
         self._last_due = 0.0
+        self._homes: frozenset[Endpoint] = frozenset()
 
     @property
     def is_searching(self) -> bool:
         """Whether a search is under way."""
         return self._end is not None
 
-    def search(self, now: float, known: Iterable[Endpoint] = (), shards: int = SHARDS_SAMPLED) -> None:
-        """Look into so many shards, and ask these endpoints again; SearchFinished follows."""
+    def search(
+        self,
+        now: float,
+        known: Iterable[Endpoint] = (),
+        shards: int = SHARDS_SAMPLED,
+        homes: frozenset[Endpoint] = frozenset(),
+    ) -> None:
+        """Look into so many shards, and ask these endpoints again; SearchFinished follows.
+
+        `homes`: endpoints of relays of one's own, which count even where they are not for everybody.
+        """
         if self._end is not None:
             return
         self._probes.clear()
@@ -163,7 +173,8 @@ class RelaySearch:
         self._spaced = now
         self._last_due = now
         self._end = now + SEARCH_SECONDS_MAX
-        for endpoint in known:
+        self._homes = homes
+        for endpoint in (*sorted(homes), *known):
             self._probe(now, endpoint)
         for shard in self._rng.sample(range(SHARDS), shards):
             self._tag += 1
@@ -253,10 +264,13 @@ class RelaySearch:
             info = probe.info
             if info is None or probe.round_trip is None or info.static == self._own_static:
                 continue
-            if not (info.is_open and info.accepts):
+            is_home = probe.endpoint in self._homes
+            if not is_home and not (info.is_open and info.accepts):
                 self.counters["relay takes nobody"] += 1
                 continue
-            candidate = RelayCandidate(info.static, probe.endpoint, info.tcp_port, probe.round_trip, info.load_percent)
+            candidate = RelayCandidate(
+                info.static, probe.endpoint, info.tcp_port, probe.round_trip, info.load_percent, is_home
+            )
             other = found.get(info.static)
             if other is None or candidate.cost < other.cost:
                 found[info.static] = candidate

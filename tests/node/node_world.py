@@ -65,9 +65,9 @@ class NodeWorld:
         self.nodes[number].start(self.now, [self.where[0]] if number else [])
         self.drain(number)
 
-    def person(self, number: int, *, with_addresses: bool = False) -> Identity:
-        """The node publishes a new identity from now on."""
-        identity, device = Identity.new(self.suite), Device.new(self.suite)
+    def person(self, number: int, *, with_addresses: bool = False, identity: Identity | None = None) -> Identity:
+        """The node publishes an identity from now on, a new one if none is given."""
+        identity, device = identity or Identity.new(self.suite), Device.new(self.suite)
         self.devices[number], self.identities[number] = device, identity
         self.nodes[number].publish(self.now, identity, device, with_addresses=with_addresses)
         self.drain(number)

@@ -25,10 +25,12 @@ class RelayWorld(PeerWorld):
 
     def relay(self, mode: str = "open", **policy: object) -> int:
         """A volunteer on the network."""
-        number, _ = self.planned(RelayPlan(0, RelayPolicy(mode=mode, **policy)))  # type: ignore[arg-type]
+        number, _ = self.planned(RelayPlan(0, policy=RelayPolicy(mode=mode, **policy)))  # type: ignore[arg-type]
         return number
 
-    def planned(self, plan: RelayPlan, policy: PeerPolicy | None = None) -> tuple[int, Identity]:
+    def planned(
+        self, plan: RelayPlan, policy: PeerPolicy | None = None, identity: Identity | None = None
+    ) -> tuple[int, Identity]:
         """Somebody with a plan for relays, who publishes no address."""
         number = len(self.nodes)
         node = Node(
@@ -41,7 +43,7 @@ class RelayWorld(PeerWorld):
         node.set_local_addresses(self.now, [self.where[number]])
         self.join(number)
         self.run(5.0)
-        identity = self.person(number)
+        identity = self.person(number, identity=identity)
         self.run(5.0)
         return number, identity
 
@@ -131,6 +133,18 @@ def test_a_relay_that_serves_a_list_serves_nobody_else() -> None:
     assert world.nodes[relay].people.relay.status(world.now).leases == 0  # type: ignore[union-attr]
 
 
+def test_the_people_of_a_home_use_its_relay_and_strangers_do_not() -> None:
+    world = RelayWorld()
+    member = Identity.new(world.suite)
+    relay = world.relay("list", members=frozenset({member.public}))
+    bob, _ = world.planned(RelayPlan(homes=(world.where[relay],)), identity=member)
+    eve, _ = world.planned(RelayPlan(homes=(world.where[relay],)))
+    world.leased(bob)
+    assert [lease.v4 for lease in world.nodes[bob].people.leases] == [world.where[relay]]
+    assert not world.nodes[eve].people.leases
+    assert world.nodes[relay].people.relay.status(world.now).member_leases == 1  # type: ignore[union-attr]
+
+
 def test_a_relay_that_restarts_has_its_people_back() -> None:
     world = RelayWorld()
     relay = world.relay()
@@ -140,7 +154,7 @@ def test_a_relay_that_restarts_has_its_people_back() -> None:
     link = world.linked(ann, bobs)
     assert len(world.echoes(ann, link)) == 3
     before = world.nodes[bob].people.leases
-    world.restart(relay, RelayPlan(0, RelayPolicy(mode="open")))
+    world.restart(relay, RelayPlan(0, policy=RelayPolicy(mode="open")))
     world.run(30.0)
     assert world.nodes[bob].people.leases == before
     assert len(world.echoes(ann, link)) == 3, "the session goes on where it was"
