@@ -94,7 +94,7 @@ def _record_rows(status: Json) -> list[tuple[str, str]]:
         if one["published_seconds_ago"] is None:
             text = "not published yet"
         else:
-            text = f"on {one['stored']} nodes, {duration(one['published_seconds_ago'])} ago"
+            text = f"on {one['stored']} node{'s' * (one['stored'] != 1)}, {duration(one['published_seconds_ago'])} ago"
             text += ", found again since" if one["confirmed"] else ""
             text += f", {one['devices']} device{'s' * (one['devices'] != 1)}"
         if one["next_in_seconds"] is not None:
