@@ -163,7 +163,8 @@ def trace_lines(result: Json) -> list[str]:
             continue
         found.append(
             f"period {one['period']}, target {one['target']}: {report['requests']} questions, "
-            f"{report['answers']} answers, {report['hops']} hop{'s' * (report['hops'] != 1)}, {duration(report['seconds'])}"
+            f"{report['answers']} answers, {report['hops']} hop{'s' * (report['hops'] != 1)}, "
+            f"{duration(report['seconds'])}"
         )
         found.append(f"  {'sent':>9}  {'round trip':>10}  {'node':<28}  {'near':>8}  outcome")
         for step in report["steps"]:
