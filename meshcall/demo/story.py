@@ -208,13 +208,14 @@ class _Story:
         relay = show_endpoint(swarm.relay_endpoint)
         with trio.move_on_after(PLACE_SECONDS_MAX):
             for person in people:
-                while not [place for place in await person.places() if relay in place["endpoints"]]:  # noqa: ASYNC110
-                    await trio.sleep(0.05)
+                await _until(_has_place, person, relay)
             for who, whom in zip(people, reversed(people), strict=True):
-                while not any(one["relays"] for one in (await self._find(who, whom))["record"]["devices"]):  # noqa: ASYNC110
-                    await trio.sleep(0.2)
+                await _until(self._names_relay, who, whom)
             return None, f"{swarm.name_of(relay)} forwards their sealed packets; their records name it, not them"
         raise MeshcallError(f"no place at a relay within {PLACE_SECONDS_MAX:.0f} s")
+
+    async def _names_relay(self, who: Person, whom: Person) -> bool:
+        return any(one["relays"] for one in (await self._find(who, whom))["record"]["devices"])
 
     async def linked(self, swarm: Swarm, who: Person, whom: Person) -> tuple[None, str]:
         """Link and send echoes; the view shows by which way each one goes."""
@@ -246,3 +247,13 @@ class _Story:
     @staticmethod
     def _name(swarm: Swarm) -> str:
         return swarm.name_of(show_endpoint(swarm.relay_endpoint)) or "the relay"
+
+
+async def _has_place(person: Person, relay: str) -> bool:
+    return any(relay in place["endpoints"] for place in await person.places())
+
+
+async def _until(holds: Callable[..., Awaitable[bool]], *arguments: Any) -> None:
+    """Wait for a state that no event tells of."""
+    while not await holds(*arguments):  # noqa: ASYNC110
+        await trio.sleep(LOOK_SECONDS)
