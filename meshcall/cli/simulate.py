@@ -10,6 +10,7 @@ import click
 from meshcall.cli.output import json_option, remark, show
 
 if TYPE_CHECKING:
+    from meshcall.sim.callrun import CallRun
     from meshcall.sim.run import Progress, Run
 
 PLAIN_STEPS = 10
@@ -41,6 +42,7 @@ def command(
     of the scenario failed.
     """
     from meshcall.sim import report
+    from meshcall.sim.callrun import CallRun
     from meshcall.sim.run import Run
     from meshcall.sim.scenario import check_size, load, shipped
 
@@ -57,7 +59,9 @@ def command(
     check_size(parsed, nodes)
     if out is not None:
         report.prepare(out)
-    results = _run(Run(name, parsed, nodes=nodes, hours=hours, seed=seed), parsed.title)
+    kind = Run if parsed.calls is None else CallRun
+    what = "look-ups" if parsed.calls is None else "calls"
+    results = _run(kind(name, parsed, nodes=nodes, hours=hours, seed=seed), parsed.title, what)
     lines = [*report.table(results), "", *_closing(results)]
     if out is not None:
         data_path, page_path = report.write(out, results)
@@ -82,7 +86,7 @@ def _closing(results: dict[str, Any]) -> list[str]:
     )  # fmt: skip
 
 
-def _run(run: Run, title: str) -> dict[str, Any]:
+def _run(run: Run | CallRun, title: str, what: str) -> dict[str, Any]:
     """Run it, with a bar on a terminal and a few plain lines elsewhere; both go to stderr."""
     from rich.console import Console
 
@@ -95,7 +99,7 @@ def _run(run: Run, title: str) -> dict[str, Any]:
             nonlocal told
             if progress.share * PLAIN_STEPS >= told + 1:
                 told = int(progress.share * PLAIN_STEPS)
-                remark(f"  {progress.share:4.0%}  {progress.messages:>9,} messages  {progress.lookups:>6,} look-ups")
+                remark(f"  {progress.share:4.0%}  {progress.messages:>9,} messages  {progress.lookups:>6,} {what}")
 
         return run.go(tell)
 
@@ -104,7 +108,7 @@ def _run(run: Run, title: str) -> dict[str, Any]:
 
     columns = (
         TextColumn("[bold]{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[clock]}  {task.fields[messages]:,} messages  {task.fields[lookups]:,} look-ups"),
+        TextColumn("{task.fields[clock]}  {task.fields[messages]:,} messages  {task.fields[lookups]:,} " + what),
     )  # fmt: skip
     with Bar(*columns, console=console) as bar:
         task = bar.add_task("joining", total=1.0, clock="", messages=0, lookups=0)

@@ -6,7 +6,7 @@ which part of a source must have been written to before it is let in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from meshcall.core import Endpoint
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from meshcall.sim.geography import Line
-    from meshcall.sim.host import Host
-
 MAPPING_LIFE_SECONDS = 120.0
 """The least that RFC 4787 (REQ-5) allows a UDP mapping to live."""
 MAPPINGS_MAX = 8192
@@ -28,11 +26,23 @@ INDEPENDENT, ADDRESS, ADDRESS_AND_PORT = 0, 4, 6
 """The leading bytes of an endpoint that make the key (RFC 4787 sections 4.1 and 5)."""
 
 
+class Inside(Protocol):
+    """Whom a box stands before: a host, or another box's outside endpoint."""
+
+    endpoint: Endpoint
+
+    def arrive(self, now: float, source: Endpoint, dest: Endpoint, data: bytes) -> None:
+        """Take a datagram that was let in."""
+        ...
+
+
 class NatKind(NamedTuple):
-    """Mapping and filtering behaviour."""
+    """Mapping and filtering behaviour, and which outside port a new mapping gets (RFC 4787 section 4.2)."""
 
     mapping: int
     filtering: int
+    ports: Literal["preserved", "random", "sequential"] = "preserved"
+    """preserved: the inside one where it is free, else a random one."""
 
 
 NAT_KINDS = {
@@ -48,7 +58,7 @@ class Mapping:
 
     __slots__ = ("expires", "host", "key", "outside", "peers", "tidy_at")
 
-    def __init__(self, key: tuple[bytes, bytes], outside: Endpoint, host: Host) -> None:
+    def __init__(self, key: tuple[bytes, bytes], outside: Endpoint, host: Inside) -> None:
         self.key = key
         self.outside = outside
         self.host = host
@@ -82,7 +92,10 @@ class Expiry:
 class Nat:
     """A box with one public address, for one host or several."""
 
-    __slots__ = ("_by_key", "_by_port", "_expiry", "_rng", "_tidy_at", "address", "hairpin", "kind", "line", "refused")
+    __slots__ = (
+        "_by_key", "_by_port", "_expiry", "_last_port", "_rng", "_tidy_at", "address", "hairpin", "kind", "line",
+        "refused",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,10 +118,16 @@ class Nat:
         self._by_key: dict[tuple[bytes, bytes], Mapping] = {}
         self._by_port: dict[bytes, Mapping] = {}
         self._tidy_at = TIDY_LEAST
+        self._last_port = rng.randrange(PORT_LEAST, 65536) if kind.ports == "sequential" else 0
 
-    def outbound(self, now: float, host: Host, dest: Endpoint) -> Endpoint:
+    def forget(self) -> None:
+        """Lose all mappings, as at a restart."""
+        self._by_key.clear()
+        self._by_port.clear()
+
+    def outbound(self, now: float, host: Inside, dest: Endpoint) -> Endpoint:
         """The source address that the world sees on a datagram from `host` to `dest`."""
-        mapped, filtered = self.kind
+        mapped, filtered, _ = self.kind
         key = (host.endpoint, dest[:mapped])
         mapping = self._by_key.get(key)
         if mapping is None or mapping.expires < now:
@@ -140,19 +159,25 @@ class Nat:
                 return
         self.refused += 1
 
-    def _map(self, now: float, key: tuple[bytes, bytes], host: Host) -> Mapping:
+    def _map(self, now: float, key: tuple[bytes, bytes], host: Inside) -> Mapping:
         if len(self._by_key) >= min(self._tidy_at, MAPPINGS_MAX):
             for old in [mapping for mapping in self._by_key.values() if mapping.expires < now]:
                 self._forget(old)
             if len(self._by_key) >= MAPPINGS_MAX:
                 self._forget(next(iter(self._by_key.values())))
             self._tidy_at = max(TIDY_LEAST, 2 * len(self._by_key))
-        port = key[0][4:]  # port preservation, where it is free (RFC 4787 section 4.2.1)
+        port = key[0][4:] if self.kind.ports == "preserved" else self._draw()
         while port in self._by_port:
-            port = self._rng.randrange(PORT_LEAST, 65536).to_bytes(2, "big")
+            port = self._draw()
         mapping = Mapping(key, Endpoint(self.address + port), host)
         self._by_key[key] = self._by_port[port] = mapping
         return mapping
+
+    def _draw(self) -> bytes:
+        if self.kind.ports == "sequential":
+            self._last_port = self._last_port + 1 if self._last_port < 65535 else PORT_LEAST
+            return self._last_port.to_bytes(2, "big")
+        return self._rng.randrange(PORT_LEAST, 65536).to_bytes(2, "big")
 
     def _forget(self, mapping: Mapping) -> None:
         del self._by_key[mapping.key]

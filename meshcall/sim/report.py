@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meshcall.errors import UsageError
+from meshcall.sim import callreport
 from meshcall.sim.plots import Plot, Series
 
 RESULT_NAME = "result.json"
@@ -83,20 +84,10 @@ def page(results: dict[str, Any]) -> str:
         f'<p class="faint">meshcall {escape(results["meshcall"])}, scenario {escape(results["scenario"])}: '
         f"{results['nodes']} nodes, {results['hours']:g} hours of virtual time, seed {results['seed']}</p>",
         *(f"<p>{escape(text)}</p>" for text in results["description"].split("\n\n") if text),
-        _tiles(results),
-        "<h2>Look-ups</h2>",
-        _lookup_table(results),
-        '<div class="plots" style="margin-top:14px">',
-        *(f'<div class="card"><h3>{escape(plot.title)}</h3>{plot.svg()}</div>' for plot in _plots(results)),
-        "</div>",
-        "<h2>What must hold</h2>",
-        _checks(results),
+        callreport.body(results) if "calls" in results else _lookup_body(results),
         "<h2>More figures</h2>",
         '<div class="pairs">',
-        _pairs("Publications", _publication_rows(results["publications"])),
-        _pairs("The network", [(name, _number(value)) for name, value in results["network"].items()]),
-        _pairs("Hosts", [(name, _number(value)) for name, value in results["hosts"].items()]),
-        _pairs("What the cores counted", [(name, _number(value)) for name, value in results["cores"].items()]),
+        *(_pairs(title, rows) for title, rows in _more(results)),
         "</div>",
         "<h2>Once more</h2>",
         "<p>The same command gives the same result, bit for bit; the checksum over all deliveries tells.</p>",
@@ -110,6 +101,8 @@ def page(results: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> list[str]:
     """The result in a few lines of text, aligned."""
+    if "calls" in results:
+        return callreport.table(results)
     rows = [("look-ups", "number", "found", "newest", "first ms", "p95", "converged", "p95", "requests")]
     for name, group in results["lookups"].items():
         first = group["first_ms"] or {"median": "-", "p95": "-"}
@@ -131,6 +124,8 @@ def table(results: dict[str, Any]) -> list[str]:
 
 def verdict(results: dict[str, Any]) -> str:
     """One line on safety and liveness."""
+    if "calls" in results:
+        return callreport.verdict(results)
     checks = results["checks"]
     found = f"{checks['found_at_the_end']} of {checks['looked_up_at_the_end']} published items found at the end"
     if checks["newest_at_the_end"] != checks["found_at_the_end"]:
@@ -141,6 +136,30 @@ def verdict(results: dict[str, Any]) -> str:
 
 
 # ---- parts of the page
+
+
+def _lookup_body(results: dict[str, Any]) -> str:
+    return "".join(
+        [
+            _tiles(results),
+            "<h2>Look-ups</h2>",
+            _lookup_table(results),
+            '<div class="plots" style="margin-top:14px">',
+            *(f'<div class="card"><h3>{escape(plot.title)}</h3>{plot.svg()}</div>' for plot in _plots(results)),
+            "</div>",
+            "<h2>What must hold</h2>",
+            _checks(results),
+        ]
+    )
+
+
+def _more(results: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Tables of names and numbers at the end of the page."""
+    parts = {"The network": "network", "Hosts": "hosts", "What the cores counted": "cores"}
+    if "calls" in results:
+        parts = {"People": "people", "Devices": "devices", "The network": "network"}
+    more = [(title, [(name, _number(value)) for name, value in results[part].items()]) for title, part in parts.items()]
+    return more if "calls" in results else [("Publications", _publication_rows(results["publications"])), *more]
 
 
 def _tiles(results: dict[str, Any]) -> str:

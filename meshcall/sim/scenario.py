@@ -16,11 +16,14 @@ import msgspec
 from msgspec import Meta, Struct
 
 from meshcall.errors import ConfigError, UsageError
+from meshcall.sim.access import ACCESS_KINDS
 from meshcall.sim.geography import ACCESS, REGIONS
 from meshcall.sim.nat import NAT_KINDS
 
 FILE_BYTES_MAX = 1 << 20
 NODES_MAX = 1_000_000
+CALL_EVENTS = ("weather", "kill relays", "revive relays", "move", "rebind")
+PLAIN_EVENTS = ("kill", "revive", "partition", "heal", "weather", "lookups", "cold lookups")
 PHASE_BEFORE = "before"
 PHASE_ALL = "all the time"
 PHASE_LAST = "at the end"
@@ -113,6 +116,31 @@ class People(Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: Annotated[int, Meta(ge=8, le=990)] = 900
 
 
+class Calls(Struct, frozen=True, forbid_unknown_fields=True):
+    """People who call each other, each with a whole node; a scenario with this part is about them alone.
+
+    They call in rounds: everybody is in one call at a time.
+    """
+
+    pattern: Literal["matrix", "random"] = "random"
+    """matrix: everybody who calls has called everybody who is called, once, after as many rounds as there are callers;
+    random: all pair off anew in each round."""
+    people: Annotated[int, Meta(ge=1, le=2000)] = 40
+    """random: all; matrix: callers of each kind of access, and as many callees."""
+    access: dict[str, Amount] = msgspec.field(default_factory=lambda: {"linux": 1.0})
+    """Weights of the kinds of access; for a matrix only which are there counts."""
+    relays: Annotated[int, Meta(ge=1, le=200)] = 5
+    """Volunteers with a public address."""
+    relay_uplink_kbit: Positive = 10_000.0
+    """Kilobits per second that a relay's line carries, and that its owner gives."""
+    echoes_per_second: Annotated[float, Meta(gt=0.0, le=50.0)] = 10.0
+    """A caller sends so many echoes: a stream of 64-byte frames both ways."""
+    call_seconds: Annotated[float, Meta(ge=1.0)] = 6.0
+    pause_seconds: Annotated[float, Meta(ge=0.5)] = 1.0
+    must_connect: bool = True
+    """Whether a call that fails or breaks is a violation."""
+
+
 class Ending(Struct, frozen=True, forbid_unknown_fields=True):
     """After the last hour all faults end, some time passes, and every item is looked up once more."""
 
@@ -128,9 +156,13 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True):
 
     at: Share
     """When, as a share of the hours."""
-    kind: Literal["kill", "revive", "partition", "heal", "weather", "lookups", "cold lookups"]
+    kind: Literal[
+        "kill", "revive", "partition", "heal", "weather", "lookups", "cold lookups",
+        "kill relays", "revive relays", "move", "rebind",
+    ]  # fmt: skip
+    """kill relays, revive relays, move (people to another network), rebind (their NATs restart): for calls only."""
     share: Share = 0.0
-    """kill: of the hosts that are on; partition: of all lines."""
+    """kill: of the hosts that are on; partition: of all lines; with calls: of all relays, or of all people."""
     regions: tuple[str, ...] = ()
     """partition: these regions against the rest."""
     count: Number = 0
@@ -154,6 +186,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     weather: Weather = Weather()
     churn: Churn = Churn()
     people: People = People()
+    calls: Calls | None = None
     ending: Ending = Ending()
     event: tuple[Event, ...] = ()
 
@@ -181,24 +214,31 @@ def check(scenario: Scenario, source: str) -> None:
         if not holds:
             raise ConfigError(f"{source}: {place}: {sentence}")
 
-    world, churn = scenario.world, scenario.churn
+    world, churn, calls = scenario.world, scenario.churn, scenario.calls
     demand(world.delay_ms[0] <= world.delay_ms[1], "[world] delay_ms", "the least comes first")
     for place, weights, known in (
         ("[world] access", world.access, tuple(ACCESS)),
         ("[world] nat", world.nat, tuple(NAT_KINDS)),
+        ("[calls] access", {"linux": 1.0} if calls is None else calls.access, tuple(ACCESS_KINDS)),
     ):
         for name in weights:
             demand(name in known, place, f"there is no {name!r}; known are: {', '.join(known)}")
         demand(sum(weights.values()) > 0, place, "at least one weight must be over 0")
+    alone = scenario.churn == Churn() and scenario.people == People() and scenario.ending == Ending()
+    demand(calls is None or alone, "[calls]", "a world with calls has no [churn], [people] and [ending]")
     demand(world.routers < scenario.nodes, "[world] routers", "must be fewer than the nodes")
     demand(churn.lifetime != "pareto" or churn.shape > 1, "[churn] shape", "must be over 1 for pareto (no mean else)")
     earlier = 0.0
     for number, event in enumerate(scenario.event, 1):
         place = f"[[event]] number {number}"
+        known_here = CALL_EVENTS if calls is not None else PLAIN_EVENTS
+        demand(event.kind in known_here, place, f"{event.kind} is {'not ' if calls else 'only '}for a world with calls")
         demand(event.at >= earlier, place, "events must be in the order of `at`")
         earlier = event.at
         for region in event.regions:
             demand(region in REGIONS, place, f"there is no region {region!r}; known are: {', '.join(REGIONS)}")
+        if event.kind in ("kill relays", "move", "rebind"):
+            demand(0 < event.share <= 1, place, f"{event.kind} needs a share over 0")
         if event.kind in ("kill", "partition"):
             demand(0 < event.share < 1 or bool(event.regions), place, f"{event.kind} needs a share between 0 and 1")
         if event.kind in ("lookups", "cold lookups"):
@@ -253,7 +293,7 @@ def _sentence(problem: str) -> str:
     elif "." in place:
         section, _, key = place.partition(".")
         place = f"[{section}] {key}"
-    elif place in ("world", "node", "weather", "churn", "people", "ending"):
+    elif place in ("world", "node", "weather", "churn", "people", "calls", "ending"):
         place = f"[{place}]"
     what = what.replace("Object contains unknown field", "there is no such key as")
     return f"{place or 'top of the file'}: {what[:1].lower()}{what[1:].replace('`', '')}"

@@ -102,8 +102,8 @@ class World:
         rng, settings = self.rng, self.settings
         number = len(self.hosts)
         if router or rng.random() < settings.public:
-            line = self._line("datacentre" if router and settings.model != "flat" else None)
-            endpoint = Endpoint(self._address() + PORT.to_bytes(2, "big"))
+            line = self.new_line("datacentre" if router and settings.model != "flat" else None)
+            endpoint = Endpoint(self.new_address() + PORT.to_bytes(2, "big"))
             host = self._host(number, endpoint, line, None)
             self.network.doors[endpoint] = host
             self.kinds["public"] += 1
@@ -123,7 +123,8 @@ class World:
     def _host(self, number: int, endpoint: Endpoint, line: Line, nat: Nat | None) -> Host:
         return Host(number, endpoint, line, nat, self.network, self.schedule, self._heard)
 
-    def _line(self, kind: str | None = None) -> Line:
+    def new_line(self, kind: str | None = None) -> Line:
+        """An access line somewhere, of this kind or of one drawn."""
         line = self.geography.line(self.rng, kind)
         self.lines.append(line)
         return line
@@ -131,13 +132,13 @@ class World:
     def _box(self) -> tuple[Nat, list[Host]]:
         kinds = self.settings.nat
         [name] = self.rng.choices(list(kinds), list(kinds.values()))
-        nat = Nat(self._address(), self._line(), NAT_KINDS[name], self.rng, self._expiry)
+        nat = Nat(self.new_address(), self.new_line(), NAT_KINDS[name], self.rng, self._expiry)
         self.network.boxes[nat.address] = nat
         members: list[Host] = []
         self._boxes.append((nat, members))
         return nat, members
 
-    def _address(self) -> bytes:
+    def new_address(self) -> bytes:
         """A public IPv4 address that nobody has; some have neighbours in their /24."""
         rng, taken = self.rng, self._addresses
         while True:

@@ -30,7 +30,10 @@ def result() -> dict[str, Any]:
     return Run(*load("outage30"), nodes=NODES, hours=HOURS).go()
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+LOOKUPS = [name for name in sorted(shipped()) if load(name)[1].calls is None]
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
 def test_every_scenario_runs_and_its_checks_hold(name: str) -> None:
     seen: list[Progress] = []
     result = Run(*load(name), nodes=NODES, hours=HOURS, seed=3).go(seen.append)
