@@ -74,8 +74,6 @@ class Swarm:
         driven = self._driver.add(node, [open_udp(4, _LOOPBACK)])
         with driven.turn():
             node.set_local_addresses(now, driven.endpoints)
-            if is_relay:  # a relay is somebody, so that its users know it
-                node.publish(now, Identity.new(self._suite), Device.new(self._suite))
         self._nodes.append(driven)
         self._names[driven.endpoints[0]] = f"node {number + 1}"
 
@@ -97,6 +95,8 @@ class Swarm:
         with trio.move_on_after(SETTLE_SECONDS_MAX):
             while min(seat.contacts for seat in self.seats()) < contacts_min:  # noqa: ASYNC110 - a state, no event
                 await trio.sleep(BETWEEN_SECONDS)
+        with self._nodes[RELAY_NODE].turn() as now:  # a relay is somebody, so that its users know it
+            self._nodes[RELAY_NODE].core.publish(now, Identity.new(self._suite), Device.new(self._suite))
         known = [seat.contacts for seat in self.seats()]
         if not min(known):
             raise MeshcallError(f"{known.count(0)} of {len(known)} nodes found no other")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from meshcall.peers.core import Peers
     from meshcall.wire.record import RelayLease
 
-SEARCH_AGAIN_SECONDS = 30.0
+SEARCH_AGAIN_SECONDS = 10.0
 SEARCH_AGAIN_SECONDS_MAX = 900.0
 """Pause after a search that found nothing; doubled each time."""
 FRESH_SECONDS = 10 * 60.0

@@ -29,6 +29,8 @@ ANNOUNCE_SECONDS = 15 * 60.0
 """Mainline nodes keep an announcement for about half an hour."""
 ANNOUNCE_AGAIN_SECONDS = 60.0
 """After an announcement that no node took."""
+ANNOUNCE_SECOND_SECONDS = 20.0
+"""After the first announcement: a node that has just come in knows few others and may have told the wrong ones."""
 SHARDS_SAMPLED = 3
 """Of one search."""
 PROBED_MAX = 32
@@ -101,6 +103,8 @@ class Announcer:
             return
         self.counters["announced" if answer.stored else "announcement failed"] += 1
         pause = ANNOUNCE_SECONDS if answer.stored else ANNOUNCE_AGAIN_SECONDS
+        if answer.stored and self.counters["announced"] == 1:
+            pause = ANNOUNCE_SECOND_SECONDS
         self._due = now + pause * self._rng.uniform(0.8, 1.0)
 
     def announce_now(self, now: float) -> None:
