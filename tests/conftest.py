@@ -15,8 +15,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 os.environ["MESHCALL_OFFLINE"] = "1"
+
+# How long an example takes says more about what else runs on the machine than about the code.
+settings.register_profile("meshcall", deadline=None)
+settings.load_profile("meshcall")
 
 _escapes: list[str] = []
 
