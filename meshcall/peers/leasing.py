@@ -49,6 +49,7 @@ class Leasing:
         self.counters: Counter[str] = Counter()
         self.holder = RelayHolder(now, rng=rng, wanted=wanted)
         self.search = RelaySearch(rng=rng, own_static=own_static)
+        self._wanted = wanted
         self._peers = peers
         self._links: dict[int, bytes] = {}  # link: static key of the relay
         self._known: dict[Endpoint, None] = {}
@@ -150,11 +151,11 @@ class Leasing:
             elif isinstance(event, CandidatesWanted):
                 self._want(now)
         for found in search.events:
-            if not found.candidates and not self._everywhere:
-                self._everywhere = True  # few relays exist: look into all shards, at once
+            self._everywhere = len(found.candidates) < self._wanted and not self._everywhere
+            if self._everywhere:  # few relays exist: look into all shards, at once
                 self._search_at = now
-                continue
-            self._everywhere = False
+                if not found.candidates:
+                    continue
             self._pause = SEARCH_AGAIN_SECONDS if found.candidates else min(2 * self._pause, SEARCH_AGAIN_SECONDS_MAX)
             for candidate in found.candidates:
                 self._known[candidate.endpoint] = None
@@ -171,10 +172,12 @@ class Leasing:
 
     def _want(self, now: float) -> None:
         """Too few relays: search, with longer pauses while none is found or one is enough."""
-        if self._search_at is None and not self.search.is_searching:
-            self._search_at = now + (0.0 if not self.counters["searches"] else self._pause)
-            if self.leases:
-                self._search_at = now + FRESH_SECONDS
+        if self.search.is_searching:
+            return
+        pause = self._pause if self.counters["searches"] else 0.0
+        due = now + (FRESH_SECONDS if self.leases else pause)
+        # one that was planned for later, while there was a lease, comes sooner when the last is lost
+        self._search_at = due if self._search_at is None else min(due, self._search_at)
 
     def _dial(self, now: float, request: Dial) -> None:
         static = request.candidate.static

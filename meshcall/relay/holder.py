@@ -117,6 +117,7 @@ class RelayHolder:
         self._seats: dict[bytes, Seat] = {}  # by static key
         self._said: tuple[RelayLease, ...] = ()
         self._may_want_at = now
+        self._woken = now
 
     # Commands
 
@@ -324,6 +325,7 @@ class RelayHolder:
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
+        self._woken = now
         for seat in list(self._seats.values()):
             if seat.static in self._seats and seat.due <= now:
                 self._wake_seat(now, seat)
@@ -335,7 +337,9 @@ class RelayHolder:
         """When `wake` wants to be called."""
         times = [seat.next_due() for seat in self._seats.values()]
         if len(self._seats) < self._wanted:
-            times.append(min([self._may_want_at, *(not_before for not_before, _ in self._away.values())]))
+            # whoever is back already was thought of at the last wake
+            back = (not_before for not_before, _ in self._away.values() if not_before > self._woken)
+            times.append(min([self._may_want_at, *back]))
         return min(times, default=None)
 
     def _wake_seat(self, now: float, seat: Seat) -> None:
