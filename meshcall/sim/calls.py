@@ -62,6 +62,7 @@ class Call:
     callee: Member
     began: float
     phase: str
+    """In which it began, or of the newest event that struck it."""
     reach: int = 0
     lookup: int = 0
     link: int | None = None
@@ -195,7 +196,7 @@ class Callers:
     def _strike(self, now: float, calls: list[Call]) -> None:
         for call in calls:
             if call.last is not None:
-                call.struck, call.gap = now, 0.0
+                call.struck, call.gap, call.phase = now, 0.0, self.phase
 
     def _flows(self, relay: Member) -> int:
         node = relay.device.node

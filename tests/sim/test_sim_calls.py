@@ -86,7 +86,7 @@ def test_a_relay_that_dies_costs_a_moment_and_comes_back() -> None:
     events = '[[event]]\nat = 0.2\nkind = "kill relays"\nshare = 0.34\nphase = "after"\n'
     events += '[[event]]\nat = 0.6\nkind = "revive relays"\n'
     results = result(small(8, "symmetric = 1", "call_seconds = 30\nmust_connect = false", events), seed=2)
-    group = results["calls"]["before"]
+    group = results["calls"]["after"]
     assert group["struck"] >= 1
     assert group["struck_outcomes"].get("relayed", 0) >= 1
     assert [what for _, what in results["marks"]] == ["1 relays die", "1 relays come back"]
