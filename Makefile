@@ -53,3 +53,5 @@ LOCK = uv pip compile --quiet --upgrade --universal --python-version 3.11 --gene
 lock:
 	PATH="$$PATH:.venv/bin" $(LOCK) --group build -o requirements.lock
 	PATH="$$PATH:.venv/bin" $(LOCK) --group build --extra dev -c requirements.lock -o requirements-dev.lock
+	PATH="$$PATH:.venv/bin" $(LOCK) --group build --extra dev --extra bench -c requirements-dev.lock \
+		-o requirements-bench.lock

@@ -1,0 +1,46 @@
+"""What the audio cores want of a codec; Opus (RFC 6716) fulfils it in drivers/opus.py, a paper one in the simulator."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Sound = NDArray[np.int16]
+"""Mono, 48 kHz, one dimension."""
+
+RATE: Final = 48_000
+"""Samples a second."""
+SLOT_SAMPLES: Final = 960
+"""Of a slot of 20 ms."""
+PULL_SAMPLES: Final = 480
+"""Of one block to or from a device: 10 ms."""
+
+
+class Encoder(Protocol):
+    """Constant bit rate: every packet has exactly the length asked for."""
+
+    def encode(self, sound: Sound, size: int) -> bytes:
+        """One frame of 960, 1920 or 2880 samples as exactly `size` bytes.  Raises ValueError for other lengths."""
+        ...
+
+    def expect_loss(self, share: float, *, inband: bool) -> None:
+        """How much loss to prepare for; `inband`: each frame also carries a poorer copy of the one before (LBRR)."""
+        ...
+
+
+class Decoder(Protocol):
+    """Frames in the order in which they are played.  Damaged frames raise BadPacket and change nothing."""
+
+    def decode(self, frame: bytes, samples: int) -> Sound:
+        """A frame; `samples` is what its packet said that it lasts.  BadPacket if it lasts otherwise."""
+        ...
+
+    def decode_inband(self, following: bytes, samples: int) -> Sound | None:
+        """The frame lost before `following`, out of its in-band copy; None where it has none."""
+        ...
+
+    def conceal(self, samples: int) -> Sound:
+        """What a lost frame may have sounded like, fading out as losses go on."""
+        ...

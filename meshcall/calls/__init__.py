@@ -1,0 +1,1 @@
+"""Calls between people: who rings, who answered, and why it ended."""
