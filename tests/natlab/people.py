@@ -30,6 +30,7 @@ class People:
         self.lab = lab
         self.folder = folder
         self.addresses: dict[str, str] = {}
+        self._daemons: dict[str, tuple[subprocess.Popen[Any], tuple[str, tuple[str, ...], str]]] = {}
         self._environment = {
             **os.environ,
             "MESHCALL_OFFLINE": "1",
@@ -73,6 +74,13 @@ class People:
         except ValueError:
             return {"error": done.stderr.strip() or done.stdout.strip()}
 
+    def restart(self, name: str) -> None:
+        """Kill a daemon as a power cut would, and start it again at once."""
+        process, (host, options, config) = self._daemons[name]
+        process.kill()
+        process.wait()
+        self._up(host, name, *options, config=config)
+
     def log(self, name: str) -> str:
         """What a daemon has said."""
         return (self.folder / name / "daemon.log").read_text(errors="replace")
@@ -93,12 +101,13 @@ class People:
         (home / "lab.toml").write_text(config)
         known = [option for where in BOOTSTRAP for option in ("--bootstrap", f"{where}:{PORT}")]
         with (home / "daemon.log").open("ab") as log:
-            self.lab.popen(
+            process = self.lab.popen(
                 host, self._command(
                     "up", "--home", str(home), "--config", str(home / "lab.toml"), "--private", *known, *options
                 ),
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+        self._daemons[name] = process, (host, options, config)
 
     def _wait_for(self, name: str, text: str) -> None:
         end = time.monotonic() + START_SECONDS_MAX
