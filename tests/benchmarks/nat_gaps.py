@@ -10,6 +10,7 @@ that forgets its mappings, 1 s for a host that moves, 3 s for a relay that start
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -55,7 +56,7 @@ async def stream(people: People, who: str, whom: str, change: Callable[[], None]
         result = await client.request("ping", args, happened)
     after = [(when, path) for when, path in heard if changed and when >= changed[0]]
     times = [changed[0] if changed else 0.0, *(when for when, _ in after)]
-    pauses = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in itertools.pairwise(times)]
     return {
         "gap": max(0.0, max(pauses, default=float("inf")) - INTERVAL),
         "sent": result["sent"],
