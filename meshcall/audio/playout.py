@@ -99,8 +99,8 @@ NOISE_BEGINS: Final = RATE // 10
 NOISE_ALONE: Final = RATE // 5
 """... to 200 ms."""
 MERGE_SAMPLES: Final = RATE * 5 // 1000
-SPOKEN_LEAST: Final = RATE * 15 // 1000
-"""While somebody speaks, less surplus delay than 15 ms is left as it is."""
+SPOKEN_LEAST: Final = RATE // 100
+"""While somebody speaks, less surplus delay than 10 ms is left as it is."""
 SCALE_PAUSE: Final = RATE // 10
 """From one time scaling of speech to the next, while the surplus is below ..."""
 HURRY_SAMPLES: Final = RATE * 60 // 1000
