@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ def _layout(form: tuple[Coding, int, int, int], start: int, length: int, size: i
 def to_mono(raw: bytes, layout: Layout) -> NDArray[np.float32]:
     """Whole frames as floats, -1 to 1: the mean of the channels.  What is not a number is silence."""
     coding = layout.coding
-    values: NDArray[np.float32]
+    values: NDArray[np.floating[Any]]
     if coding == "u8":
         values = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
     elif coding == "i16":
@@ -157,10 +157,9 @@ def to_mono(raw: bytes, layout: Layout) -> NDArray[np.float32]:
     else:
         floats = np.frombuffer(raw, "<f4" if coding == "f32" else "<f8")
         values = np.clip(np.nan_to_num(floats, nan=0.0), -1, 1).astype(np.float32)
-    if layout.channels == 1:
-        return values
-    mono: NDArray[np.float32] = values.reshape(-1, layout.channels).mean(axis=1)
-    return mono
+    if layout.channels > 1:
+        values = values.reshape(-1, layout.channels).mean(axis=1)
+    return values.astype(np.float32, copy=False)
 
 
 def header(data_bytes: int, rate: int) -> bytes:
