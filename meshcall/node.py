@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
-from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.calls.core import Calls
+from meshcall.calls.events import CallEvent
+from meshcall.calls.finding import Finder
+from meshcall.calls.policy import CallPolicy
+from meshcall.core import Endpoint
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import (
     Event,
@@ -35,12 +39,12 @@ from meshcall.peers.core import Peers
 from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan, Station
+from meshcall.record.entry import entry_of
 from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
 from meshcall.record.publisher import Publisher
 from meshcall.record.requests import Get, Request
 from meshcall.record.resolver import Resolver
 from meshcall.relay.discovery import Announce, FindPeers
-from meshcall.wire.record import CAPABILITY_ML_KEM, DeviceEntry
 
 if TYPE_CHECKING:
     from random import Random
@@ -69,7 +73,7 @@ class LookupEvent:
     event: ResolverEvent
 
 
-NodeEvent = Event | PublisherEvent | LookupEvent | PeerEvent
+NodeEvent = Event | PublisherEvent | LookupEvent | PeerEvent | CallEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Node:
         kem: Kem | None = None,
         policy: PeerPolicy | None = None,
         plan: RelayPlan | None = None,
+        call_policy: CallPolicy | None = None,
     ) -> None:
         """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
@@ -114,6 +119,8 @@ class Node:
         self._local: tuple[Endpoint, ...] = ()
         self.station: Station | None = None
         """Links with other devices; None while this node is nobody's."""
+        self._finder: Finder | None = None
+        self._call_policy = call_policy or CallPolicy()
         self._offset = unix_time - now
         self._joined = False
         self._identity: Identity | None = None
@@ -162,6 +169,8 @@ class Node:
             due = self.station.next_wake()
             if due is not None and due <= now:
                 self.station.wake(now)
+        if self._finder is not None:
+            self._finder.wake(now)
         self._settle(now)
 
     def next_wake(self) -> float | None:
@@ -172,6 +181,8 @@ class Node:
         times = [self.dht.next_wake(), self._republish_at, *(each.next_wake() for each in asks)]
         if self.station is not None:
             times.append(self.station.next_wake())
+        if self._finder is not None:
+            times.append(self._finder.next_wake())
         return min((time for time in times if time is not None), default=None)
 
     # Time
@@ -218,6 +229,13 @@ class Node:
             now, peers, rng=self._rng, suite=self._suite, device=device, plan=self._plan, outbox=self.outbox,
             events=self.events,
         )  # fmt: skip
+        calls = Calls(
+            now, lines=peers, rng=self._rng, own=identity.public, policy=self._call_policy, events=self.events,
+            carry=self.station.carry,
+        )  # fmt: skip
+        self.station.taker = calls.take
+        self._finder = Finder(calls, self._begin_lookup, self.cancel_lookup)
+        self.set_call_policy(self._call_policy)
         self.dht.sighted = []
         self.station.set_hosts(now, self._local)
         self._tell_station(now)
@@ -245,12 +263,16 @@ class Node:
 
         Raises AddressError where nobody can own it, UsageError while too many are under way.
         """
+        number = self._begin_lookup(now, link.public, trace=trace)
+        self._settle(now)
+        return number
+
+    def _begin_lookup(self, now: float, public: bytes, *, trace: bool = False) -> int:
         if len(self._lookups) >= LOOKUPS_MAX:
             raise UsageError(f"{LOOKUPS_MAX} look-ups are under way already; wait for one of them")
-        resolver = Resolver(now, self.unix_time(now), public=link.public, suite=self._suite, trace=trace)
+        resolver = Resolver(now, self.unix_time(now), public=public, suite=self._suite, trace=trace)
         self._last_lookup += 1
         self._lookups[self._last_lookup] = resolver
-        self._settle(now)
         return self._last_lookup
 
     def cancel_lookup(self, lookup: int) -> None:
@@ -268,6 +290,20 @@ class Node:
         if self.station is None:
             raise UsageError("this node has no identity, so it can reach nobody; make one with `meshcall id new`")
         return self.station
+
+    @property
+    def calls(self) -> Calls:
+        """Calls with other people.  Raises UsageError where nobody can be called."""
+        if self._finder is None:
+            raise UsageError("this node has no identity, so it can call nobody; make one with `meshcall id new`")
+        return self._finder.calls
+
+    def set_call_policy(self, policy: CallPolicy) -> None:
+        """What the owner decides about calls from now on."""
+        self._call_policy = policy
+        if self.station is not None:
+            self.calls.policy = policy
+            self.station.peers.links.blocked = policy.blocked
 
     # The network
 
@@ -321,16 +357,8 @@ class Node:
         unix_time = self.unix_time(now)
         certificate = self._certificate or self._certify(unix_time)
         outside = self._outside.values() if self._with_addresses else ()
-        entry = DeviceEntry(
-            serial=device.serial,
-            static=device.public,
-            expiry=certificate.expiry,
-            signature=certificate.signature,
-            leases=() if self.station is None else self.station.leases,
-            capabilities=0 if self._kem is None else CAPABILITY_ML_KEM,
-            direct_v4=tuple(where for where in outside if len(where) == ENDPOINT_V4_BYTES),
-            direct_v6=tuple(where for where in outside if len(where) != ENDPOINT_V4_BYTES),
-        )
+        leases = () if self.station is None else self.station.leases
+        entry = entry_of(device, certificate, leases, outside, offers_ml_kem=self._kem is not None)
         publisher.set_entry(now, unix_time, entry)
 
     def _republish(self, now: float) -> None:
@@ -374,6 +402,8 @@ class Node:
             self.station.sighted(now, self.dht.sighted)
             self.dht.sighted.clear()
         self.station.carry(now)
+        if self._finder is not None:
+            self._finder.carry(now, self._joined)
         if self.station.leases_changed:
             self.station.leases_changed = False
             self._tell_entry(now)
@@ -425,8 +455,10 @@ class Node:
         for event in events:
             self._take(now, event)
         for number, resolver in list(self._lookups.items()):
-            self.events.extend(LookupEvent(number, event) for event in resolver.events)
-            resolver.events.clear()
+            found, resolver.events = resolver.events, []
+            for each in found:
+                if self._finder is None or not self._finder.take(now, self.unix_time(now), number, each):
+                    self.events.append(LookupEvent(number, each))
             if resolver.finished:
                 self.cancel_lookup(number)  # what the DHT still does for it serves nobody
         if self._publisher is not None and self._publisher.events:

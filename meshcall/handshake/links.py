@@ -85,6 +85,8 @@ class Links:
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[LinkEvent] = []
         self.counters: Counter[str] = Counter()
+        self.blocked: frozenset[bytes] = frozenset()
+        """Identities that get no answer to their handshakes."""
         self._suite = suite
         self._kem = kem
         self._static = KeyPair(device.secret, device.public)
@@ -313,6 +315,8 @@ class Links:
 
     def _answer(self, now: float, path: Path, caller: Caller) -> list[bytes]:
         """A session for a caller who has proved an identity; told upward only with its first sealed packet."""
+        if caller.peer.identity in self.blocked:
+            raise BadPacket("blocked")
         if len(self._links) + len(self._dials) >= LINKS_MAX:
             raise BadPacket("too many links")
         number = self._number()

@@ -33,6 +33,7 @@ from meshcall.peers.events import (
     PeerStatus,
     Reached,
     RelayInDoubt,
+    TalkMessage,
 )
 from meshcall.peers.peer import ECHOES_MAX, Peer
 from meshcall.peers.policy import PeerPolicy
@@ -41,10 +42,12 @@ from meshcall.peers.ways import SocketKey, SocketsOver, by_socket, with_low_ttl
 from meshcall.wire.control import (
     FRAME_ECHO_ANSWER,
     FRAME_ECHO_ASK,
+    FRAME_VOICE,
     FRAMES_PATH_FROM,
     FRAMES_PATH_TO,
     MESSAGE_CANDIDATES,
     MESSAGE_LEASE,
+    MESSAGE_TALK,
     NUMBER_MAX,
     decode_echo,
     encode_echo,
@@ -94,6 +97,8 @@ class Peers:
         """What leaves by ways of `peers.ways`; emptied by the owner as `outbox` is."""
         self.kept: dict[Path, SocketKey] = {}
         """Direct paths that leave from an extra socket."""
+        self.voice_links: set[int] = set()
+        """Links whose voice packets are wanted, as events; the one above fills it."""
         self.counters: Counter[str] = Counter()
         self.policy = policy
         self._key: SocketKey | None = None  # by which the datagram under way came in
@@ -112,13 +117,17 @@ class Peers:
 
     # Reaching somebody
 
-    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
+    def reach(
+        self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False,
+        keep_all: bool = False,
+    ) -> int:  # fmt: skip
         """Begin to reach an identity; tell its records with `found`.  Reached or Unreached of this number follows.
 
-        `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record.
-        Raises UsageError while too many are under way.
+        `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record;
+        `keep_all`: keep every device that answers, with a Reached for each.  Raises UsageError: too many under way.
         """
-        return self._reaches.begin(identity, trust or self.policy.trust_of(self._own, identity), relayed_only)
+        trust = trust or self.policy.trust_of(self._own, identity)
+        return self._reaches.begin(identity, trust, relayed_only, keep_all)
 
     def found(self, now: float, reach: int, devices: Iterable[DeviceEntry]) -> int:
         """Dial these devices of the record, or tell a dial of more paths; how many are being dialled."""
@@ -131,8 +140,12 @@ class Peers:
         self._reaches.finish(reach)
 
     def give_up(self, now: float, reach: int) -> None:
-        """Stop an attempt; no event of it follows."""
+        """Stop an attempt; no event of it follows, and links that it has brought stay."""
         self._reaches.give_up(now, reach)
+
+    def is_reaching(self, reach: int) -> bool:
+        """Whether a device may still be reached by this attempt."""
+        return reach in self._reaches
 
     # Links
 
@@ -143,10 +156,26 @@ class Peers:
         self._lease_dials.add(link)
         return link
 
-    def send_lease_message(self, now: float, link: int, data: bytes) -> None:
-        """Send a lease message; lost where the link is over."""
+    def say(self, now: float, link: int, data: bytes) -> None:
+        """Send a control message; lost where the link is over."""
         self._send_message(now, link, data)
         self._settle(now)
+
+    def send_voice(self, now: float, link: int, data: bytes) -> tuple[Path, ...]:
+        """Send a voice packet; the paths it went by, none where the link is over."""
+        peer = self._peers.get(link)
+        if peer is None:
+            return ()
+        paths = self._send_frame(now, link, peer, FRAME_VOICE, data)
+        self._settle(now)
+        return paths
+
+    def report_loss(self, now: float, link: int, loss: float) -> None:
+        """The share (0 to 1) of voice packets that the other side of a link did not get."""
+        peer = self._peers.get(link)
+        if peer is not None and peer.prober is not None and peer.prober.best is not None:
+            peer.prober.report_loss(now, peer.prober.best, loss)
+            self._drain(now, link, peer.prober)
 
     def close(self, now: float, link: int) -> None:
         """End a link or a dial; no event follows."""
@@ -171,6 +200,14 @@ class Peers:
         """Identity key and static key at the other end of an open link, and the path in use."""
         peer = self._peers.get(link)
         return None if peer is None else (peer.identity, peer.static, self.links.path(link))
+
+    def heard_at(self, link: int) -> float | None:
+        """When something authentic last came by an open link."""
+        return max(self.links.heard(link).values(), default=None) if link in self._peers else None
+
+    def transcript(self, link: int) -> bytes | None:
+        """Of an open link, for its safety words."""
+        return self.links.transcript(link) if link in self._peers else None
 
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
@@ -223,13 +260,7 @@ class Peers:
 
     def status(self, now: float) -> list[PeerStatus]:
         """All open links."""
-        return [
-            PeerStatus(
-                link, peer.identity, peer.serial, peer.incoming, peer.trust.tells, now - peer.since,
-                self.links.path(link), None if peer.prober is None else peer.prober.status(now),
-            )
-            for link, peer in self._peers.items()
-        ]  # fmt: skip
+        return [peer.status(now, link, self.links.path(link)) for link, peer in self._peers.items()]
 
     # The members of a core
 
@@ -322,7 +353,12 @@ class Peers:
         if prober is not None:
             prober.heard(now, event.path, self._socket(link))
         try:
-            if kind == FRAME_ECHO_ASK:
+            if kind == FRAME_VOICE:
+                if link in self.voice_links:
+                    self.events.append(event)
+                else:
+                    self.counters["voice not wanted"] += 1
+            elif kind == FRAME_ECHO_ASK:
                 self._answer_echo(now, peer, event)
             elif kind == FRAME_ECHO_ANSWER:
                 number = decode_echo(event.data)
@@ -354,6 +390,8 @@ class Peers:
         kind = event.data[0] if event.data else -1
         if kind == MESSAGE_LEASE:
             self.events.append(LeaseMessage(event.link, event.data))
+        elif kind == MESSAGE_TALK:
+            self.events.append(TalkMessage(event.link, event.data))
         elif kind == MESSAGE_CANDIDATES:
             prober = peer.prober or self._look_after(now, event.link, peer, self.links.path(event.link), None)
             if prober is not None:
@@ -450,6 +488,7 @@ class Peers:
 
     def _forget(self, link: int) -> None:
         peer = self._peers.pop(link, None)
+        self.voice_links.discard(link)
         self._scheduled.pop(link, None)
         if peer is not None and peer.prober is not None:
             self._probers -= 1

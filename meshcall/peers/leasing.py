@@ -141,7 +141,7 @@ class Leasing:
                 self._peers.show(now, request.link)
         messages, holder.messages[:] = list(holder.messages), []
         for link, data in messages:
-            self._peers.send_lease_message(now, link, data)
+            self._peers.say(now, link, data)
         events, holder.events[:] = list(holder.events), []
         for event in events:
             if isinstance(event, LeasesChanged):

@@ -1,6 +1,7 @@
 """Attempts to reach people: every device a record lists is dialled, along every path it names.
 
-The first device that answers wins, the other dials end.  Which paths a caller uses is decided here.
+The first device that answers wins and the other dials end; for a call, all that answer are kept.
+Which paths a caller uses is decided here.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Reach:
     identity: bytes
     trust: Trust
     relayed_only: bool
+    keep_all: bool = False
+    """Every device that answers is kept: the other dials go on."""
+    was_reached: bool = False
     dials: dict[bytes, int] = field(default_factory=dict)
     """By static key: the link to be."""
     began: dict[int, float] = field(default_factory=dict)
@@ -79,12 +83,16 @@ class Reaches:
         self._dials: dict[int, Reach] = {}  # by link to be
         self._last = 0
 
-    def begin(self, identity: bytes, trust: Trust, relayed_only: bool) -> int:
+    def __contains__(self, number: int) -> bool:
+        """Whether something may still come of an attempt."""
+        return number in self._reaches
+
+    def begin(self, identity: bytes, trust: Trust, relayed_only: bool, keep_all: bool) -> int:
         """A new attempt; its number.  Raises UsageError while too many are under way."""
         if len(self._reaches) >= REACHES_MAX:
             raise UsageError(f"{REACHES_MAX} people are being called already; wait for one of them")
         self._last += 1
-        self._reaches[self._last] = Reach(self._last, identity, trust, relayed_only)
+        self._reaches[self._last] = Reach(self._last, identity, trust, relayed_only, keep_all)
         return self._last
 
     def found(self, now: float, number: int, devices: Iterable[DeviceEntry]) -> int:
@@ -114,7 +122,7 @@ class Reaches:
         reach = self._reaches.get(number)
         if reach is not None:
             reach.is_final = True
-            self._perhaps_unreached(reach)
+            self._perhaps_over(reach)
 
     def give_up(self, now: float, number: int) -> None:
         """Stop; no event follows."""
@@ -123,13 +131,17 @@ class Reaches:
             self._end_dials(now, reach)
 
     def established(self, now: float, link: int) -> tuple[Reach, float] | None:
-        """A dial was answered: the attempt it belongs to, which ends here, and the seconds it took."""
+        """A dial was answered: the attempt it belongs to, which may end here, and the seconds it took."""
         reach = self._dials.pop(link, None)
         if reach is None:
             return None
         took = now - reach.began.pop(link)
-        self._reaches.pop(reach.number, None)
-        self._end_dials(now, reach)
+        reach.was_reached = True
+        if reach.keep_all:
+            self._perhaps_over(reach)
+        else:
+            self._reaches.pop(reach.number, None)
+            self._end_dials(now, reach)
         return reach, took
 
     def closed(self, link: int, reason: str) -> None:
@@ -138,10 +150,12 @@ class Reaches:
         if reach is not None:
             reach.began.pop(link, None)
             reach.reason = _REASONS.get(reason, reason)
-            self._perhaps_unreached(reach)
+            self._perhaps_over(reach)
 
-    def _perhaps_unreached(self, reach: Reach) -> None:
-        if reach.is_final and not reach.began and self._reaches.pop(reach.number, None) is not None:
+    def _perhaps_over(self, reach: Reach) -> None:
+        if not reach.is_final or reach.began or self._reaches.pop(reach.number, None) is None:
+            return
+        if not reach.was_reached:
             self._events.append(Unreached(reach.number, reach.reason))
 
     def _end_dials(self, now: float, reach: Reach) -> None:

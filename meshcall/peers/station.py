@@ -31,6 +31,7 @@ from meshcall.wire.link import KIND_PIECE, KIND_RESET, KIND_SEALED
 from meshcall.wire.path import Mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from meshcall.crypto.suite import Suite
@@ -80,6 +81,8 @@ class Station:
         self.counters: Counter[str] = Counter()
         self.peers = peers
         self.relay: RelayCore | None = None
+        self.taker: Callable[[float, PeerEvent], bool] | None = None
+        """Hears of what is for those above, and says whether it is for nobody else."""
         self.leases_changed = False
         """The record should name other leases; the owner reads and clears it."""
         self._rng = rng
@@ -262,7 +265,7 @@ class Station:
         if self.relay is not None:
             said, self.relay.messages[:] = list(self.relay.messages), []
             for link, data in said:
-                self.peers.send_lease_message(now, link, data)
+                self.peers.say(now, link, data)
             self.relay.events.clear()
         return bool(arrived or said)
 
@@ -309,7 +312,8 @@ class Station:
         else:
             if isinstance(event, LinkDown) and relay is not None:
                 relay.closed(now, event.link)
-            self._events.append(event)
+            if self.taker is None or not self.taker(now, event):
+                self._events.append(event)
 
     def _lease_message(self, now: float, event: LeaseMessage) -> None:
         if self._leasing is not None and self._leasing.owns(event.link):
