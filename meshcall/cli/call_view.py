@@ -66,14 +66,17 @@ class CallView:
         stats = self._stats
         if stats is None:
             return Text("")
+        voice = stats["voice"]
+        if voice is None:
+            return Text(f"{stats['state']} ...  {self._path}", style="dim")
         table = Table.grid(padding=(0, 2))
-        table.add_row("you", Text(meter(stats["level_out"]), style="cyan"), "muted" if stats["muted"] else "")
-        table.add_row("they", Text(meter(stats["level_in"]), style="magenta"), "on hold" if stats["held"] else "")
-        if stats["mos"] is None:
-            return Group(table, Text(f"{stats['state']}; {self._path}", style="dim"))
-        word = Text(stats["quality"], style=_STYLES.get(stats["quality"], ""))
-        figures = Text(
-            f"loss {stats['loss'] * 100:.0f} % (after repair {stats['loss_after_repair'] * 100:.1f} %), "
-            f"delay {stats['delay']['total'] * 1000:.0f} ms, {stats['kbit_per_second']:.0f} kbit/s"
+        table.add_row("you", Text(meter(voice["level_out"]), style="cyan"), "muted" if stats["muted"] else "")
+        table.add_row("they", Text(meter(voice["level_in"]), style="magenta"), "on hold" if stats["held"] else "")
+        word = Text(voice["quality"], style=_STYLES.get(voice["quality"], ""))
+        figures = (
+            f"loss {voice['loss'] * 100:.0f} %, after repair {voice['loss_after_repair'] * 100:.1f} %; "
+            f"delay {voice['delay']['total'] * 1000:.0f} ms; {voice['kbit_per_second_now']:.0f} kbit/s"
         )
-        return Group(table, Text.assemble(word, "  ", figures), Text(f"{stats['talk']}  {self._path}", style="dim"))
+        minutes, seconds = divmod(int(stats["talk_seconds"]), 60)
+        last = Text(f"{minutes}:{seconds:02}  {self._path}", style="dim")
+        return Group(table, Text.assemble(word, "  ", figures), last)

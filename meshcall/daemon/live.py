@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshcall.calls.events import CallEvent
 from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
@@ -87,10 +88,12 @@ class LiveNode:
         self.joined = trio.Event()
         self.saved = saved
         self.switchboard = Switchboard()
+        self.on_call: Callable[[float, CallEvent], None] = lambda _now, _event: None
+        """Hears of calls, within the node's turn."""
         self._suite = suite
         self._started_looking = trio.Event()
         self._waiting: dict[int, Callable[[Any], None]] = {}
-        self._driver = NodeDriver(self._on_fault)
+        self._driver = NodeDriver(self.on_fault)
         sockets = self._open_sockets(0 if read_only else saved.port)
         families = tuple(4 if one.family.name == "AF_INET" else 6 for one in sockets)
         now = trio.current_time()
@@ -255,7 +258,9 @@ class LiveNode:
 
     def _on_events(self, now: float, events: list[Any]) -> None:
         for event in events:
-            if isinstance(event, LookupEvent):
+            if isinstance(event, CallEvent):
+                self.on_call(now, event)
+            elif isinstance(event, LookupEvent):
                 handler = self._waiting.get(event.lookup)
                 if handler is not None:
                     handler(event.event)
@@ -294,7 +299,8 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.people.receive_extra(now, key, source, data)
 
-    def _on_fault(self, fault: Exception) -> None:
+    def on_fault(self, fault: Exception) -> None:
+        """Write down what should never have been raised; to be called while it is being handled."""
         _log.error("a defect in meshcall; the node goes on", exc_info=fault)
 
     async def _tell_time(self) -> None:
