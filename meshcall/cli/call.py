@@ -110,6 +110,33 @@ def mute(folders: Folders, off: bool, as_json: bool) -> int:
     return _switch(folders, {"mute": not off}, as_json=as_json)
 
 
+@click.command()
+@home_option
+@json_option
+def calls(folders: Folders, as_json: bool) -> int:
+    """Show the call, the last calls, and people who wait to be admitted."""
+    result = _ask(folders, "calls", {})
+    call = result["call"]
+    lines = ["No call at present."]
+    if call is not None:
+        lines = [
+            f"{call['state']} for {call['seconds']:.0f} s: {call['address']}, {printable(call['path'] or 'no path')}"
+        ]
+    for one in result["history"]:
+        way = "from" if one["incoming"] else "to"
+        talked = f"{one['talk_seconds']:.0f} s, " if one["answered"] else ""
+        lines.append(
+            f"{one['ended_seconds_ago']:.0f} s ago, {way} {one['address']}: {talked}{printable(one['reason'])}"
+        )
+    for one in result["requests"]:
+        lines.append(
+            f"{one['address']} wants to call ({one['times']} times, last {one['seconds_ago']:.0f} s ago); "
+            "put the address into [contacts] trusted to let it ring"
+        )
+    show(result, lines, as_json=as_json)
+    return 0
+
+
 def _switch(folders: Folders, args: Json, *, as_json: bool) -> int:
     result = _ask(folders, "voice", args)
     words = [word for word, is_on in (("on hold", result["held"]), ("muted", result["muted"])) if is_on]

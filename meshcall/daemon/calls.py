@@ -94,7 +94,7 @@ class CallDesk:
         self._talk: Talk | None = None
         self._waiters: set[Callable[[str, Json], None]] = set()
         self._incoming = trio.Event()
-        self._history: deque[Json] = deque(maxlen=HISTORY_MAX)
+        self._history: deque[tuple[float, Json]] = deque(maxlen=HISTORY_MAX)
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -222,7 +222,7 @@ class CallDesk:
                 {"address": encode(one.identity), "seconds_ago": round(now - one.last_at, 1), "times": one.times}
                 for one in node.calls.strangers()
             ],
-            "history": list(self._history),
+            "history": [{"ended_seconds_ago": round(now - at, 1), **one} for at, one in reversed(self._history)],
         }
 
     async def listen(self, sink: EventSink) -> Json:
@@ -357,7 +357,7 @@ class CallDesk:
             "path_changes": talk.paths,
             "stats": stats,
         }
-        self._history.append({**talk.result, "began_seconds_ago": None})
+        self._history.append((event.at, talk.result))
         log(_log, logging.INFO, "a call is over", reason=event.reason)
         talk.tell("ended", event.at, **talk.result)
         self._announce("ended", talk.result)

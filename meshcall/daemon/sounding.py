@@ -92,7 +92,10 @@ class Sounding:
         """Both sides want the call; files begin."""
         self.voice.path_changed(now, path)
         self.voice.is_open = True
-        if self._duplex is not None:
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._duplex is not None and self.voice.is_open:
             self._duplex.begin()
 
     async def listen(self, files: Files) -> None:
@@ -105,8 +108,7 @@ class Sounding:
             await trio.to_thread.run_sync(ringing.stop)
         if not self._is_over:
             self.start(listening=True)
-            if self.voice.is_open and self._duplex is not None:
-                self._duplex.begin()
+            self._begin()
 
     async def stop(self) -> None:
         """End the sound; files are complete afterwards."""
