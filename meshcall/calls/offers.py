@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.calls.desk import fits
 from meshcall.calls.events import CallIncoming, CallRequested, Ending
-from meshcall.calls.state import LEGS_MAX, OFFER_SECONDS, RING_HERE_SECONDS, Call, Leg, State
+from meshcall.calls.state import CHECK_SECONDS, LEGS_MAX, OFFER_SECONDS, RING_HERE_SECONDS, Call, Leg, State
 from meshcall.calls.strangers import Strangers
 from meshcall.handshake.budget import SourceBudgets
 from meshcall.wire.talk import Decline, Elsewhere, Kind, Status, Talk
@@ -37,7 +37,7 @@ class Offers:
                 return self._again(now, call, link, static)
             if call.state in (State.SEEKING, State.RINGING):
                 return self._glare(now, call, link, static, message)
-            if call.static == static and call.on_wire != message.call and link not in call.legs:
+            if call.static == static and call.on_wire != message.call and not self._is_alive(now, call):
                 gone = Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE
                 desk.end(now, call, gone)  # it calls anew, so it has lost this call
                 call = None
@@ -59,6 +59,14 @@ class Offers:
         if desk.policy.answers(desk.own, identity):
             self.accept(now, call, automatic=True)
         return Status.TAKEN
+
+    def _is_alive(self, now: float, call: Call) -> bool:
+        """Whether the other side was heard in this call just now: then an offer is a late one of two who called
+        each other."""
+        if call.state is not State.UP or call.link is None:
+            return False
+        heard = max(call.heard_at, self._desk.lines.heard_at(call.link) or 0.0)
+        return now - heard < CHECK_SECONDS
 
     def accept(self, now: float, call: Call, *, automatic: bool = False) -> None:
         """Answer the call that rings here."""
