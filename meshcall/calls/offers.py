@@ -37,18 +37,19 @@ class Offers:
                 return self._again(now, call, link, static)
             if call.state in (State.SEEKING, State.RINGING):
                 return self._glare(now, call, link, static, message)
-            if call.static == static and call.on_wire != message.call and not self._is_alive(now, call):
-                gone = Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE
-                desk.end(now, call, gone)  # it calls anew, so it has lost this call
-                call = None
         if not desk.policy.rings(desk.own, identity):
             if self.strangers.asked(now, identity):
                 desk.events.append(CallRequested(identity, now))
             return self._refuse(now, link, message, Kind.DECLINE, Decline.NOT_ADMITTED)
         if message.terms is None or not fits(message.terms):
             return self._refuse(now, link, message, Kind.DECLINE, Decline.INCOMPATIBLE)
-        if call is not None or not self._rings.take(now, identity):
+        anew = call is not None and call.static == static and call.on_wire != message.call
+        if call is not None and not (anew and not self._is_alive(now, call)):
             return self._refuse(now, link, message, Kind.BUSY, 0)
+        if not self._rings.take(now, identity):
+            return self._refuse(now, link, message, Kind.BUSY, 0)
+        if call is not None:  # the same device calls anew, so it has lost this call
+            desk.end(now, call, Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE)
         call = desk.new(now, identity, State.INCOMING, RING_HERE_SECONDS, message.call)
         call.theirs, call.static = message.terms, static
         desk.add_leg(now, call, link, static, dialled=False)
