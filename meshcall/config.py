@@ -20,6 +20,8 @@ from meshcall.errors import AddressError, ConfigError, UsageError
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
+CALL_KBIT_MIN = 24
+CALL_KBIT_MAX = 510
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +56,16 @@ class Contacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """People whom the owner of this device knows."""
 
     trusted: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+
+class CallRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may call, and what a call shows."""
+
+    ring: Literal["contacts", "all"] = "contacts"
+    auto_answer: Literal["contacts", "nobody"] | tuple[str, ...] = "nobody"
+    direct: Literal["contacts", "accepted", "never"] = "accepted"
+    kbit_per_second: int = 70
 
 
 class LinkRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dht: Discovery = Discovery()
     record: Record = Record()
     contacts: Contacts = Contacts()
+    call: CallRules = CallRules()
     link: LinkRules = LinkRules()
     relay: Relay = Relay()
     home: Home = Home()
@@ -139,6 +152,21 @@ publish_addresses = "never"
 # Addresses ("mc1...") of people who may learn the IP addresses of this device, so that a link with them
 # becomes direct.  With all others it goes through relays, unless you have published your IP address.
 trusted = []
+# Addresses of people who get silence: no answer to a handshake, a ping or a call.  Counts more than trust.
+blocked = []
+
+[call]
+# Whose calls ring: of "contacts" (those in [contacts] trusted), or of "all".  Who is no contact is told that it does
+# not ring, and is kept in a list of requests.
+ring = "contacts"
+# Whose calls are answered without asking: "nobody", all "contacts", or a list of addresses.  For a device that listens
+# in a room, take care: whoever is listed hears what is said there.
+auto_answer = "nobody"
+# With whom a call may leave the relay, so that both sides see each other's IP address: "contacts" only, everybody whose
+# call was "accepted", or "never".
+direct = "accepted"
+# Most that this device wants to receive and send for a call (thousands of bits a second, headers included).
+kbit_per_second = 70
 
 [link]
 # Whose pings are answered: of "all" who know your address, of "trusted" contacts, of "nobody".  An answer
@@ -245,6 +273,8 @@ def check(config: Config, source: str) -> Config:
             raise ConfigError(f"{source}: [dht] bootstrap: {problem}") from None
     people = {
         "[contacts] trusted": config.contacts.trusted,
+        "[contacts] blocked": config.contacts.blocked,
+        "[call] auto_answer": () if isinstance(config.call.auto_answer, str) else config.call.auto_answer,
         "[relay] listed": config.relay.listed,
         "[home] members": config.home.members,
     }
@@ -259,6 +289,12 @@ def check(config: Config, source: str) -> Config:
             parse_endpoint(text)
         except UsageError as problem:
             raise ConfigError(f"{source}: [home] relays: {problem}") from None
+    rate = config.call.kbit_per_second
+    demand(
+        CALL_KBIT_MIN <= rate <= CALL_KBIT_MAX,
+        "[call] kbit_per_second",
+        f"must be {CALL_KBIT_MIN} to {CALL_KBIT_MAX}",
+    )
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")

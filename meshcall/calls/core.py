@@ -35,13 +35,11 @@ if TYPE_CHECKING:
     from random import Random
 
     from meshcall.calls.lines import Lines
+    from meshcall.calls.speaker import Speaker
     from meshcall.calls.strangers import Stranger
     from meshcall.path.paths import Path
     from meshcall.peers.events import PeerEvent
     from meshcall.wire.record import Record
-
-KBIT_PER_SECOND = 70
-"""What a device wants to receive at most, unless its owner says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +81,17 @@ class Calls:
         rng: Random,
         own: bytes,
         policy: CallPolicy | None = None,
-        kbit_per_second: int = KBIT_PER_SECOND,
         events: list[Any] | None = None,
         carry: Callable[[float], None] | None = None,
     ) -> None:
-        """`own`: the identity of this device; `kbit_per_second`: what it wants to receive at most, headers included.
+        """`own`: the identity of this device.
 
         `events`: of the kind CallEvent, the owner's or a list of its own.  `carry`: called after a command, so that
         what it said leaves at once.
         """
         self.events: list[Any] = [] if events is None else events
         self._desk = Desk(
-            lines=lines, rng=rng, own=own, policy=policy or CallPolicy(), kbit_per_second=kbit_per_second,
-            events=self.events,
+            lines=lines, rng=rng, own=own, policy=policy or CallPolicy(), events=self.events
         )  # fmt: skip
         self._lines = lines
         self._carry = carry or (lambda _now: None)
@@ -231,6 +227,7 @@ class Calls:
             found.fail(Ending.NOT_FOUND, reason)
         if found.reach is not None:
             self._lines.finish(now, found.reach)
+            self._carry(now)  # brings an Unreached, which knows the reason
         if found.state is not State.UP:
             self._desk.perhaps_over(now, found)
         self._carry(now)
@@ -245,6 +242,11 @@ class Calls:
     @policy.setter
     def policy(self, policy: CallPolicy) -> None:
         self._desk.policy = policy
+
+    @property
+    def speaker(self) -> Speaker:
+        """Who says and reads the messages."""
+        return self._desk.speaker
 
     @property
     def counters(self) -> Counter[str]:
@@ -289,7 +291,9 @@ class Calls:
             self._messages.take(now, event.link, event.data)
             return True
         call = self._desk.call
-        if isinstance(event, LinkDown):
+        if isinstance(event, Reached) and event.reach in self._desk.given_up:
+            self._lines.close(now, event.link)
+        elif isinstance(event, LinkDown):
             self._desk.speaker.forget(event.link)
             if call is not None:
                 self._link_down(now, call, event)
@@ -321,12 +325,10 @@ class Calls:
                     desk.drop_leg(now, call, leg)
                 else:
                     desk.leg_failed(now, call, leg, Ending.NO_RESPONSE, (Kind.CANCEL, Cancel.WITHDRAWN))
-        if desk.call is call and call.legs and call.look_at <= now:
+        if desk.call is call and (call.legs or call.state is State.UP) and call.look_at <= now:
             self._healer.look(now, call)
         if desk.call is call and call.state is not State.UP and call.deadline <= now:
             self._time_is_over(now, call)
-        elif desk.call is call and call.state is State.UP and not call.legs and call.look_at <= now:
-            self._healer.look(now, call)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
@@ -385,7 +387,7 @@ class Calls:
     def _link_down(self, now: float, call: Call, event: LinkDown) -> None:
         leg = call.legs.get(event.link)
         if leg is None:
-            if call.state in (State.SEEKING, State.RINGING):  # a dial came to nothing: maybe the last one
+            if call.was_offered:  # a dial came to nothing, maybe the last one; before any offer Unreached says so
                 self._desk.perhaps_over(now, call)
             return
         if call.state is State.UP:
@@ -400,6 +402,6 @@ class Calls:
         if call.state is State.RINGING:
             self._desk.end(now, call, Ending.NO_ANSWER, word=(Kind.CANCEL, Cancel.NO_ANSWER))
         elif call.state is State.INCOMING:
-            self._desk.end(now, call, Ending.MISSED, word=(Kind.DECLINE, Decline.DECLINED))
+            self._desk.end(now, call, Ending.MISSED, word=(Kind.DECLINE, Decline.NO_ANSWER))
         else:
             self._desk.end_unanswered(now, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from meshcall.calls.events import CallAnswered, CallEnded, Ending, VoiceArrived
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VOICE_VERSION = 1
 VOICE_BIT = 1
+GIVEN_UP_MAX = 64
 
 
 def fits(terms: Terms) -> bool:
@@ -29,18 +30,19 @@ class Desk:
     """`events` is the owner's and appended to."""
 
     def __init__(
-        self, *, lines: Lines, rng: Random, own: bytes, policy: CallPolicy, kbit_per_second: int, events: list[Any]
+        self, *, lines: Lines, rng: Random, own: bytes, policy: CallPolicy, events: list[Any]
     ) -> None:  # fmt: skip
         self.lines = lines
         self.rng = rng
         self.own = own
         self.policy = policy
-        self.kbit_per_second = kbit_per_second
         self.events = events
         self.counters: Counter[str] = Counter()
         self.speaker = Speaker(lines, self.counters)
         self.wanted: list[int] = []
         """Calls whose record is to be looked up."""
+        self.given_up: deque[int] = deque(maxlen=GIVEN_UP_MAX)
+        """Attempts to reach somebody that were ended while a device may just have answered."""
         self.call: Call | None = None
         """There is one at most."""
         self._last = 0
@@ -50,7 +52,7 @@ class Desk:
     ) -> Call:  # fmt: skip
         """A call, which is the one from now on.  `on_wire`: the number its caller gave it; None: we are the caller."""
         self._last += 1
-        ours = Terms(self.rng.getrandbits(16), self.kbit_per_second)
+        ours = Terms(self.rng.getrandbits(16), self.policy.kbit_per_second)
         number = self.rng.getrandbits(32) if on_wire is None else on_wire
         is_ours = on_wire is None
         self.call = Call(self._last, number, identity, is_ours, state, ours, now, now + seconds, is_ours)
@@ -146,3 +148,4 @@ class Desk:
         if call.reach is not None:
             reach, call.reach = call.reach, None
             self.lines.give_up(now, reach)
+            self.given_up.append(reach)

@@ -25,7 +25,7 @@ from meshcall.calls.state import (
     State,
 )
 from meshcall.errors import UsageError
-from meshcall.wire.talk import End, Kind, Status, Talk
+from meshcall.wire.talk import Decline, End, Kind, Status, Talk
 
 if TYPE_CHECKING:
     from meshcall.calls.desk import Desk
@@ -62,7 +62,7 @@ class Healer:
                 self._back(now, call, leg.link)
         silence = now - leg.heard_at
         if silence >= LOST_SECONDS and call.state is State.INCOMING:
-            self._desk.end(now, call, Ending.CALLER_GONE, word=(Kind.DECLINE, 0))
+            self._desk.end(now, call, Ending.CALLER_GONE, word=(Kind.DECLINE, Decline.NO_ANSWER))
         elif silence >= LOST_SECONDS and call.state is not State.UP:
             self._desk.leg_failed(now, call, leg, Ending.NOT_REACHED, (Kind.CANCEL, 0))
         elif silence >= CHECK_SECONDS and leg.asked_at <= leg.heard_at:

@@ -30,7 +30,11 @@ _OVER_IN_GENERAL = {
     Kind.ELSEWHERE: Ending.ANSWERED_ELSEWHERE,
     Kind.END: Ending.HUNG_UP_THERE,
 }
-_DECLINES: dict[int, Ending] = {Decline.NOT_ADMITTED: Ending.NOT_ADMITTED, Decline.INCOMPATIBLE: Ending.INCOMPATIBLE}
+_DECLINES: dict[int, Ending] = {
+    Decline.NOT_ADMITTED: Ending.NOT_ADMITTED,
+    Decline.INCOMPATIBLE: Ending.INCOMPATIBLE,
+    Decline.NO_ANSWER: Ending.NO_ANSWER,
+}
 
 
 class Messages:

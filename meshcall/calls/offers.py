@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.calls.desk import fits
 from meshcall.calls.events import CallIncoming, CallRequested, Ending
-from meshcall.calls.state import LEGS_MAX, OFFER_SECONDS, RING_HERE_SECONDS, Call, Leg, State
+from meshcall.calls.state import CHECK_SECONDS, LEGS_MAX, OFFER_SECONDS, RING_HERE_SECONDS, Call, Leg, State
 from meshcall.calls.strangers import Strangers
 from meshcall.handshake.budget import SourceBudgets
 from meshcall.wire.talk import Decline, Elsewhere, Kind, Status, Talk
@@ -37,18 +37,19 @@ class Offers:
                 return self._again(now, call, link, static)
             if call.state in (State.SEEKING, State.RINGING):
                 return self._glare(now, call, link, static, message)
-            if call.static == static and call.on_wire != message.call and link not in call.legs:
-                gone = Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE
-                desk.end(now, call, gone)  # it calls anew, so it has lost this call
-                call = None
         if not desk.policy.rings(desk.own, identity):
             if self.strangers.asked(now, identity):
                 desk.events.append(CallRequested(identity, now))
             return self._refuse(now, link, message, Kind.DECLINE, Decline.NOT_ADMITTED)
         if message.terms is None or not fits(message.terms):
             return self._refuse(now, link, message, Kind.DECLINE, Decline.INCOMPATIBLE)
-        if call is not None or not self._rings.take(now, identity):
+        anew = call is not None and call.static == static and call.on_wire != message.call
+        if call is not None and not (anew and not self._is_alive(now, call)):
             return self._refuse(now, link, message, Kind.BUSY, 0)
+        if not self._rings.take(now, identity):
+            return self._refuse(now, link, message, Kind.BUSY, 0)
+        if call is not None:  # the same device calls anew, so it has lost this call
+            desk.end(now, call, Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE)
         call = desk.new(now, identity, State.INCOMING, RING_HERE_SECONDS, message.call)
         call.theirs, call.static = message.terms, static
         desk.add_leg(now, call, link, static, dialled=False)
@@ -59,6 +60,14 @@ class Offers:
         if desk.policy.answers(desk.own, identity):
             self.accept(now, call, automatic=True)
         return Status.TAKEN
+
+    def _is_alive(self, now: float, call: Call) -> bool:
+        """Whether the other side was heard in this call just now: then an offer is a late one of two who called
+        each other."""
+        if call.state is not State.UP or call.link is None:
+            return False
+        heard = max(call.heard_at, self._desk.lines.heard_at(call.link) or 0.0)
+        return now - heard < CHECK_SECONDS
 
     def accept(self, now: float, call: Call, *, automatic: bool = False) -> None:
         """Answer the call that rings here."""

@@ -35,6 +35,8 @@ class CallPolicy:
     the call was accepted, or nobody."""
     auto_answer: Literal["contacts", "nobody"] | frozenset[bytes] = "nobody"
     """Whose calls are answered without asking."""
+    kbit_per_second: int = 70
+    """What this device wants to receive at most, headers included; 1 to 65535."""
 
     def standing(self, own: bytes, identity: bytes) -> Standing:
         """What an identity is to us; `own` is our own, whose other devices are contacts."""

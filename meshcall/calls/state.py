@@ -43,8 +43,8 @@ LEGS_MAX: Final = 8
 """Links of one call.  A record has 6 devices."""
 
 FAILURES: Final = (
-    Ending.BUSY, Ending.NOT_ADMITTED, Ending.INCOMPATIBLE, Ending.HUNG_UP_THERE, Ending.NO_RESPONSE,
-    Ending.NOT_REACHED, Ending.NOT_FOUND,
+    Ending.BUSY, Ending.NO_ANSWER, Ending.NOT_ADMITTED, Ending.INCOMPATIBLE, Ending.HUNG_UP_THERE, Ending.NO_RESPONSE,
+    Ending.NOT_FOUND, Ending.NOT_REACHED,
 )  # fmt: skip
 """Why no device rang, the one worth telling first."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshcall.calls.events import CallEvent
+from meshcall.calls.policy import CallPolicy
 from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
@@ -79,6 +80,18 @@ def _relay_plan(suite: Suite, config: Config) -> RelayPlan:
     return RelayPlan(relay.leases, policy, tuple(map(parse_endpoint, config.home.relays)))
 
 
+def _call_policy(suite: Suite, config: Config) -> CallPolicy:
+    call = config.call
+    return CallPolicy(
+        contacts=_keys(suite, config.contacts.trusted),
+        blocked=_keys(suite, config.contacts.blocked),
+        ring=call.ring,
+        direct=call.direct,
+        auto_answer=call.auto_answer if isinstance(call.auto_answer, str) else _keys(suite, call.auto_answer),
+        kbit_per_second=call.kbit_per_second,
+    )
+
+
 class LiveNode:
     """One node.  `await nursery.start(live.run)` until cancelled."""
 
@@ -111,8 +124,11 @@ class LiveNode:
             ),
             families=families,
             kem=MlKem768(),
-            policy=PeerPolicy(_keys(suite, config.contacts.trusted), config.link.answer_pings),
+            policy=PeerPolicy(
+                _keys(suite, config.contacts.trusted), config.link.answer_pings, hides=config.call.direct == "never"
+            ),
             plan=_relay_plan(suite, config),
+            call_policy=_call_policy(suite, config),
         )
         self.families = families
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)

@@ -69,6 +69,8 @@ class Decline(IntEnum):
     """The caller is not among the contacts; its request is kept for the callee to see."""
     INCOMPATIBLE = 2
     """No common format of voice."""
+    NO_ANSWER = 3
+    """It rang here long enough, or the line to the caller seemed dead."""
 
 
 class Cancel(IntEnum):
