@@ -33,6 +33,8 @@ LIFE_SECONDS: Final = 3.0
 """A device is taken when it asked for so many blocks, and given up when it did not in this time."""
 JOB_SECONDS: Final = 6.0
 """A thread that opens or closes for longer hangs."""
+CLOSE_ATTEMPTS: Final = 10
+"""Each as long as the backend waits for itself (1 s)."""
 HUNG_MAX: Final = 3
 """Threads that may hang; with so many nothing more is tried."""
 LOOK_SECONDS: Final = 2.0
@@ -142,11 +144,15 @@ class _Job:
 
 
 def close_quietly(device: Device, counters: Counter[str]) -> None:
-    """Stop a device of which nothing is wanted any more."""
-    try:
-        device.stop()
-    except DeviceError:
-        counters["devices that could not be closed"] += 1
+    """Stop a device of which nothing is wanted any more; waits for a sound system that is busy with another."""
+    for _ in range(CLOSE_ATTEMPTS):
+        try:
+            device.stop()
+        except DeviceError:
+            counters["closing waited"] += 1
+        else:
+            return
+    counters["devices not closed"] += 1
 
 
 class Duplex:

@@ -7,9 +7,11 @@ anew, which it may be only while no stream of it is open.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,6 +34,8 @@ INSTALL: Final = (
 NO_DEVICES: Final = "PortAudio sees no sound device; is a sound server running, and are libasound2-plugins installed?"
 
 _lock = threading.Lock()
+_open_streams: Final[list[Any]] = []
+"""Of all devices of this process: PortAudio is one for all.  Touched under the lock."""
 
 
 @contextmanager
@@ -55,7 +59,22 @@ def load() -> Any:
         raise DeviceError(INSTALL) from None
     except Exception as problem:
         raise DeviceError(f"PortAudio does not start ({problem})") from None
+    _quiet_alsa()
     return sounddevice
+
+
+_ALSA_HANDLER: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+
+
+_ignore_alsa: Final = _ALSA_HANDLER(lambda file, line, function, error: None)
+"""For what ALSA says of its own accord; the counters of the streams say it too."""
+
+
+def _quiet_alsa() -> None:
+    """ALSA writes every underrun to standard error, in the middle of a live view."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # no ALSA, so nobody who writes
+            ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_ignore_alsa)
 
 
 class PortAudio:
@@ -68,7 +87,7 @@ class PortAudio:
         try:
             module = load()
             with _alone():
-                if fresh:
+                if fresh and not _open_streams:
                     module._terminate()
                     module._initialize()
                 return _inventory(module)
@@ -153,6 +172,7 @@ class PortAudioDevice(Hands):
     def _close(self) -> None:
         while self._streams:
             stream = self._streams.pop()
+            _open_streams.remove(stream)
             for step in (stream.abort, stream.close):
                 try:
                     step()
@@ -187,6 +207,7 @@ class PortAudioDevice(Hands):
                 continue
             rate = float(stream.samplerate)
             self._streams.append(stream)
+            _open_streams.append(stream)
             if abs(rate / RATE - 1) > 0.01:
                 raise DeviceError(f"{self.name} gives {rate:.0f} samples a second where {RATE} were asked for")
             return
