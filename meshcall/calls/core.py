@@ -26,6 +26,7 @@ from meshcall.calls.state import SEEK_SECONDS, Call, State
 from meshcall.errors import UsageError
 from meshcall.handshake.events import CLOSED_BY_PEER, Frame
 from meshcall.handshake.safety import safety_words
+from meshcall.path.candidates import Trust
 from meshcall.peers.events import LinkDown, PathChanged, Reached, TalkMessage, Unreached
 from meshcall.record.resolver import callable_devices
 from meshcall.wire.talk import Cancel, Decline, End, Kind, Terms
@@ -101,8 +102,10 @@ class Calls:
 
     # Commands
 
-    def call(self, now: float, identity: bytes) -> int:
+    def call(self, now: float, identity: bytes, *, relayed: bool = False) -> int:
         """Call somebody; the number of the call.  If they ring here at the moment, that is answered.
+
+        `relayed`: by relays only, whatever the policy.
 
         Raises UsageError: while there is another call, for one's own address, for a blocked one.
         """
@@ -116,11 +119,11 @@ class Calls:
                 self.accept(now, call.number)
                 return call.number
             raise UsageError("there is a call already; hang it up first")
-        trust = desk.policy.trust(desk.own, identity, accepted=False)
-        relayed_only = desk.policy.direct == "never"
+        trust = Trust.RELAY_ONLY if relayed else desk.policy.trust(desk.own, identity, accepted=False)
+        relayed_only = relayed or desk.policy.direct == "never"
         reach = self._lines.reach(now, identity, trust=trust, relayed_only=relayed_only, keep_all=True)
         call = desk.new(now, identity, State.SEEKING, SEEK_SECONDS)
-        call.reach, call.is_seeking_record = reach, True
+        call.reach, call.is_seeking_record, call.is_relayed = reach, True, relayed
         desk.wanted.append(call.number)
         self._carry(now)
         return call.number

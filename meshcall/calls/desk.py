@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from meshcall.calls.events import CallAnswered, CallEnded, Ending, VoiceArrived
 from meshcall.calls.speaker import Speaker
 from meshcall.calls.state import OTHERS_SECONDS, Call, Leg, State
+from meshcall.path.candidates import Trust
 from meshcall.wire.talk import Elsewhere, Kind, Terms
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Desk:
         self.call = Call(self._last, number, identity, is_ours, state, ours, now, now + seconds, is_ours)
         return self.call
 
+    def trust(self, call: Call, *, accepted: bool) -> Trust:
+        """What the other side of the call may learn."""
+        if call.is_relayed:
+            return Trust.RELAY_ONLY
+        return self.policy.trust(self.own, call.identity, accepted=accepted)
+
     def say(self, now: float, call: Call, link: int, kind: Kind, detail: int = 0) -> None:
         """Say something about the call on one of its links."""
         terms = call.ours if kind in (Kind.OFFER, Kind.RINGING, Kind.ACCEPT, Kind.RESUME) else None
@@ -82,7 +89,7 @@ class Desk:
             call.link = next((each.link for each in call.live_legs()), None)
         if word is not None:
             self.say(now, call, leg.link, word[0], word[1])
-        self.lines.trust(now, leg.link, self.policy.trust(self.own, call.identity, accepted=False))
+        self.lines.trust(now, leg.link, self.trust(call, accepted=False))
         self.speaker.linger(now, leg.link, dialled=leg.dialled)
 
     def go_up(self, now: float, call: Call, leg: Leg, theirs: Terms, *, automatic: bool = False) -> None:
@@ -93,7 +100,7 @@ class Desk:
         call.state, call.link, call.theirs, call.static = State.UP, leg.link, theirs, leg.static
         call.answered_at = call.heard_at = leg.heard_at = call.look_at = now
         leg.give_up_at = None
-        self.lines.trust(now, leg.link, self.policy.trust(self.own, call.identity, accepted=True))
+        self.lines.trust(now, leg.link, self.trust(call, accepted=True))
         end = self.lines.end_of(leg.link)
         path = b"" if end is None else end[2]
         self.events.append(CallAnswered(call.number, now, leg.link, path, theirs, automatic))  # type: ignore[arg-type]

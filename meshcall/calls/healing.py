@@ -109,8 +109,8 @@ class Healer:
         desk.counters["dialled anew"] += 1
         try:
             call.reach = desk.lines.reach(
-                now, call.identity, trust=desk.policy.trust(desk.own, call.identity, accepted=True),
-                relayed_only=desk.policy.direct == "never", keep_all=True,
+                now, call.identity, trust=desk.trust(call, accepted=True),
+                relayed_only=call.is_relayed or desk.policy.direct == "never", keep_all=True,
             )  # fmt: skip
         except UsageError:
             desk.counters["too many dials"] += 1
@@ -160,7 +160,7 @@ class Healer:
         desk = self._desk
         for other in [other for other in call.legs.values() if other is not leg and other.dialled]:
             desk.drop_leg(now, call, other)
-        desk.lines.trust(now, leg.link, desk.policy.trust(desk.own, call.identity, accepted=True))
+        desk.lines.trust(now, leg.link, desk.trust(call, accepted=True))
         call.link, call.closed_at, call.was_redialled = leg.link, None, False
         call.is_line_lost = True  # so that its coming back is told, whatever was told before
         self.heard(now, call, leg)

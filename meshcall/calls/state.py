@@ -99,6 +99,8 @@ class Call:
     began_here: bool = False
     """Our user wanted it first; after two called each other, both say so."""
     theirs: Terms | None = None
+    is_relayed: bool = False
+    """This side's user wants it to stay on relays, whatever the policy."""
     legs: dict[int, Leg] = field(default_factory=dict)
     """By link.  Of a call that is up: the one it goes by, and any that it was taken to."""
     link: int | None = None

@@ -451,7 +451,7 @@ class CallDesk:
             return None
         status = self._live.node.calls.status(_now())
         link = None if status is None else status.link
-        return talk.sound.stats(None if link is None else self._live.node.people.peers.round_trip(link))
+        return talk.sound.stats(None if link is None else self._live.node.people.peers.round_trip(_now(), link))
 
 
 async def _quieten(talk: Talk) -> None:

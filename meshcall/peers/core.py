@@ -177,6 +177,13 @@ class Peers:
             peer.prober.report_loss(now, peer.prober.best, loss)
             self._drain(now, link, peer.prober)
 
+    def round_trip(self, now: float, link: int) -> float | None:
+        """Of the path in use, in seconds; None where it is not known."""
+        peer = self._peers.get(link)
+        if peer is None or peer.prober is None:
+            return None
+        return next((one.rtt for one in peer.prober.status(now).paths if one.is_best), None)
+
     def close(self, now: float, link: int) -> None:
         """End a link or a dial; no event follows."""
         self._lease_dials.discard(link)
