@@ -14,7 +14,7 @@ BENCH := .venv/.installed-bench
 .PHONY: demo test lint unit bench clean lock
 
 demo: $(RUN)
-	@.venv/bin/meshcall demo $(ARGS)
+	@.venv/bin/meshcall demo --out out/demo $(ARGS)
 
 test: lint unit
 

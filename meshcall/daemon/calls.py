@@ -142,7 +142,19 @@ class CallDesk:
     ) -> Json:
         """Answer the call that rings, or the next one, and stay with it until it is over."""
         began = trio.current_time()
-        if wait and not self._is_ringing():
+        files = await self._files(microphone, speaker)  # before it rings: to answer takes no longer for it
+        try:
+            return await self._answer(sink, files, began, wait=wait, talk_seconds=talk_seconds)
+        finally:
+            if files is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(files.close)
+
+    async def _answer(
+        self, sink: EventSink, files: Files | None, began: float, *, wait: bool, talk_seconds: float | None
+    ) -> Json:
+        if wait:
+            await self._load()
             sink("waiting", {"seconds": 0.0})
         while wait and not self._is_ringing():
             with trio.move_on_after(STATS_SECONDS * 10):
@@ -152,11 +164,6 @@ class CallDesk:
         talk = self._talk
         if talk is None or not self._is_ringing():
             raise UsageError("no call rings at present; `meshcall answer --wait` waits for one")
-        files = await self._files(microphone, speaker)
-        if talk.over.is_set() or talk.answered_at is not None:
-            if files is not None:
-                files.close()
-            raise UsageError("the call that rang is over, or was answered meanwhile")
         talk.sink, talk.files = sink, files
         talk.tell("incoming", trio.current_time(), address=talk.address)
         with self._live.driven.turn() as now:
