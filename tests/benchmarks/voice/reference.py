@@ -62,7 +62,7 @@ RECORDED: dict[str, tuple[Clip, ...]] = {
     ),
     "other": (
         Clip(_FR, JUNE + "agent-user.g722"),
-        Clip(_STAMPS, _TUX + "symbols/money/canadian/coins/200toonie_desc_bg.ogg", 0.7),
+        Clip(_STAMPS, _TUX + "symbols/money/us/coins/025quarter_desc_ro.ogg", 0.7),
         Clip(_IT, CARLO + "privacy-unident.g722", 0.9),
         Clip(_RU, IVR + "priv-introsaved.g722", 0.7),
         Clip(_STAMPS, _TUX + "symbols/money/canadian/coins/200toonie_desc_ru.ogg", 1.0),

@@ -23,7 +23,6 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np
 from call import BLOCK_SECONDS, LEAD_SECONDS, TAIL_SECONDS, Person, links, padded, run
 from goals import DEFAULT_KBPS, GOAL_OF, GOALS, verdict
 from impair import SCENARIOS
@@ -142,8 +141,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(entries: list[dict[str, Any]], kbps: float) -> list[str]:
     """Markdown."""
     lines = [
-        f"| scenario | Chromium | with RED | aiortc | to reach | at <= {kbps:g} kbit/s | | from-to | most ms | kbit/s | "
-        "lost % | after repair % | silent % | CPU % |",
+        f"| scenario | Chromium | with RED | aiortc | to reach | at <= {kbps:g} kbit/s | | from-to | most ms | "
+        "kbit/s | lost % | after repair % | silent % | CPU % |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in entries:
