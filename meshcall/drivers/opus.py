@@ -1,4 +1,9 @@
-"""Opus through opuslib, on the bundled libopus or the one that MESHCALL_LIBOPUS names."""
+"""Opus (RFC 6716) through opuslib, on the bundled libopus or the one that MESHCALL_LIBOPUS names.
+
+opuslib finds and holds the library; its `encode` reads past short buffers and its control calls are wrong on
+some machines, so the calls are declared here anew, and each checks what it hands over.  Encoder and decoder
+live in memory of ours: nothing has to be freed, and a damaged packet's traces can be taken back.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,78 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from meshcall.errors import StateError
+import numpy as np
 
-LIBRARY_VARIABLE = "MESHCALL_LIBOPUS"
+from meshcall.audio.codec import RATE, Sound
+from meshcall.errors import BadPacket, StateError
+
+LIBRARY_VARIABLE: Final = "MESHCALL_LIBOPUS"
 _NAMES = ("libopus.so", "libopus.dylib", "opus.dll")
+
+PACKET_BYTES_MIN: Final = 3
+"""Below, libopus encodes nothing but the order to conceal."""
+PACKET_BYTES_MAX: Final = 1275
+"""Of one frame (RFC 6716, 3.4)."""
+FRAME_SAMPLES: Final = (960, 1920, 2880)
+CONCEAL_STEP_SAMPLES: Final = 120
+"""2.5 ms, in which libopus counts what it is to conceal."""
+SAMPLES_MAX: Final = 5760
+"""120 ms, the longest packet there is."""
+COMPLEXITY: Final = 10
+CONCEALMENT_COMPLEXITY: Final = 5
+"""From here on a decoder with the networks conceals by them (deep PLC)."""
+DEEP_STATE_BYTES: Final = 60_000
+"""A decoder larger than this has the networks inside."""
+LOSS_PERCENT_MAX: Final = 100
+
+_OK: Final = 0
+_APPLICATION_VOIP: Final = 2048
+_SIGNAL_VOICE: Final = 3001
+_BITRATE_MAX: Final = -1
+_SET_BITRATE: Final = 4002
+_SET_VBR: Final = 4006
+_SET_COMPLEXITY: Final = 4010
+_SET_INBAND_FEC: Final = 4012
+_SET_LOSS_PERCENT: Final = 4014
+_SET_DTX: Final = 4016
+_SET_SIGNAL: Final = 4024
+_SET_DRED_DURATION: Final = 4050
+_FRAMES_MAX: Final = 48
+_CELT_ONLY: Final = 0x80
+_STEREO: Final = 0x04
+_REASONS: Final = {
+    -1: "bad argument", -2: "buffer too small", -3: "internal error", -4: "invalid packet", -5: "not implemented",
+    -6: "invalid state", -7: "out of memory",
+}  # fmt: skip
 
 
 class NoOpusError(StateError):
     """There is no libopus on this machine; install the package opuslib-next-bundled, or the system's libopus."""
+
+
+class OpusFaultError(StateError):
+    """libopus refused a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpusLibrary:
+    """Which libopus is used, and what it can do."""
+
+    path: str
+    version: str
+    deep_plc: bool
+    """Lost frames are concealed by a neural network."""
+    dred: bool
+    """The library knows deep redundancy; meshcall does not use it (docs/voice.md)."""
+
+    def __str__(self) -> str:
+        parts = [self.version, "deep PLC" if self.deep_plc else "no deep PLC", "DRED" if self.dred else "no DRED"]
+        return f"{', '.join(parts)} ({self.path})"
 
 
 def bundled() -> str | None:
@@ -61,3 +127,165 @@ def load() -> Any:
         except Exception as problem:  # opuslib raises a bare Exception where there is no library
             raise NoOpusError(f"{path}: this is no libopus that can be loaded ({problem})") from None
     return opuslib
+
+
+class _Calls:
+    """The functions of libopus, declared.  Indexing a library makes function objects that opuslib does not share."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer, number, word = ctypes.c_void_p, ctypes.c_int, ctypes.c_int32
+
+        def declared(name: str, result: Any, *arguments: Any) -> Any:
+            function = library[name]
+            function.restype, function.argtypes = result, arguments
+            return function
+
+        self.version = declared("opus_get_version_string", ctypes.c_char_p)
+        self.encoder_size = declared("opus_encoder_get_size", number, number)
+        self.encoder_init = declared("opus_encoder_init", number, pointer, word, number, number)
+        # Only the fixed arguments are named: the others travel differently on some machines (Apple's arm64).
+        self.encoder_ctl = declared("opus_encoder_ctl", number, pointer, number)
+        self.encode = declared("opus_encode", word, pointer, pointer, number, pointer, word)
+        self.decoder_size = declared("opus_decoder_get_size", number, number)
+        self.decoder_init = declared("opus_decoder_init", number, pointer, word, number)
+        self.decoder_ctl = declared("opus_decoder_ctl", number, pointer, number)
+        self.decode = declared("opus_decode", number, pointer, ctypes.c_char_p, word, pointer, number, number)
+        self.samples = declared("opus_packet_get_nb_samples", number, ctypes.c_char_p, word, word)
+        self.pad = declared("opus_packet_pad", number, pointer, word, word)
+        self.parse = declared(
+            "opus_packet_parse", number, pointer, word, pointer, ctypes.POINTER(pointer),
+            ctypes.POINTER(ctypes.c_int16), pointer,
+        )  # fmt: skip
+
+
+@cache
+def _calls() -> _Calls:
+    return _Calls(load().api.libopus)
+
+
+def _checked(code: int) -> int:
+    """`code`, unless it says that something failed: then OpusFaultError."""
+    if code < _OK:
+        raise OpusFaultError(f"libopus: {_REASONS.get(code, f'error {code}')}")
+    return code
+
+
+@cache
+def describe() -> OpusLibrary:
+    """What `meshcall status` and `meshcall doctor` say of the library.  Raises NoOpusError."""
+    calls = _calls()
+    state = ctypes.create_string_buffer(calls.encoder_size(1))
+    _checked(calls.encoder_init(state, RATE, 1, _APPLICATION_VOIP))
+    has_dred = calls.encoder_ctl(state, _SET_DRED_DURATION, ctypes.c_int32(1)) == _OK
+    version = calls.version().decode("utf-8", "replace")
+    return OpusLibrary(find_library(), version, calls.decoder_size(1) > DEEP_STATE_BYTES, has_dred)
+
+
+class OpusEncoder:
+    """audio.codec.Encoder: constant bit rate, no DTX, tuned for speech.  Not for two threads at once.
+
+    Raises NoOpusError, OpusFaultError.
+    """
+
+    def __init__(self, *, complexity: int = COMPLEXITY) -> None:
+        self._calls = _calls()
+        self._state = ctypes.create_string_buffer(self._calls.encoder_size(1))
+        self._out = ctypes.create_string_buffer(PACKET_BYTES_MAX + 1)
+        _checked(self._calls.encoder_init(self._state, RATE, 1, _APPLICATION_VOIP))
+        self._size = 0
+        for request, value in (
+            (_SET_VBR, 0), (_SET_DTX, 0), (_SET_SIGNAL, _SIGNAL_VOICE), (_SET_COMPLEXITY, complexity),
+            (_SET_BITRATE, _BITRATE_MAX),
+        ):  # fmt: skip
+            self._set(request, value)
+
+    def encode(self, sound: Sound, size: int) -> bytes:
+        """One frame of 960, 1920 or 2880 samples as exactly `size` bytes.  Raises ValueError for anything else."""
+        samples = len(sound)
+        if sound.dtype != np.int16 or sound.ndim != 1 or samples not in FRAME_SAMPLES:
+            raise ValueError(f"not a frame of sound: {sound.dtype}, {sound.shape}")
+        if not PACKET_BYTES_MIN <= size <= PACKET_BYTES_MAX:
+            raise ValueError(f"{size} is not a length for an Opus packet")
+        whole = np.ascontiguousarray(sound)  # libopus reads exactly `samples` of it
+        if size != self._size:
+            self._set(_SET_BITRATE, size * 8 * RATE // samples)
+            self._size = size
+        length = _checked(self._calls.encode(self._state, whole.ctypes.data, samples, self._out, size))
+        if length < size:
+            _checked(self._calls.pad(self._out, length, size))
+        return self._out.raw[:size]
+
+    def expect_loss(self, share: float, *, inband: bool) -> None:
+        """How much loss to prepare for, 0 to 1, and whether each frame carries a copy of the one before (LBRR)."""
+        percent = round(min(1.0, max(0.0, share)) * LOSS_PERCENT_MAX)
+        self._set(_SET_LOSS_PERCENT, percent)
+        self._set(_SET_INBAND_FEC, 1 if inband else 0)
+
+    def _set(self, request: int, value: int) -> None:
+        _checked(self._calls.encoder_ctl(self._state, request, ctypes.c_int32(value)))
+
+
+class OpusDecoder:
+    """audio.codec.Decoder: deep concealment where the library has it.  Not for two threads at once.
+
+    Raises NoOpusError, OpusFaultError.
+    """
+
+    def __init__(self, *, complexity: int = CONCEALMENT_COMPLEXITY) -> None:
+        self._calls = _calls()
+        self._state = ctypes.create_string_buffer(self._calls.decoder_size(1))
+        self._kept = ctypes.create_string_buffer(len(self._state))
+        self._pcm = np.empty(SAMPLES_MAX, np.int16)
+        self._at = self._pcm.ctypes.data
+        _checked(self._calls.decoder_init(self._state, RATE, 1))
+        # Before 1.5 a decoder has no complexity, which is no fault.
+        self._calls.decoder_ctl(self._state, _SET_COMPLEXITY, ctypes.c_int32(complexity))
+
+    def decode(self, frame: bytes, samples: int) -> Sound:
+        """A frame; BadPacket if it is damaged or does not last `samples`."""
+        self._check_duration(frame, samples)
+        return self._decode(frame, samples, inband=0)
+
+    def decode_inband(self, following: bytes, samples: int) -> Sound | None:
+        """The frame lost before `following`, of the same duration; None where there is no copy.  Raises BadPacket."""
+        self._check_duration(following, samples)
+        return self._decode(following, samples, inband=1) if self._has_inband(following) else None
+
+    def conceal(self, samples: int) -> Sound:
+        """A guess at a lost frame.  `samples` is a multiple of 120 (2.5 ms), up to 5760; else ValueError."""
+        if not 0 < samples <= SAMPLES_MAX or samples % CONCEAL_STEP_SAMPLES:
+            raise ValueError(f"{samples} samples cannot be concealed")
+        return self._decode(None, samples, inband=0)
+
+    def _check_duration(self, frame: bytes, samples: int) -> None:
+        if not 0 < len(frame) <= PACKET_BYTES_MAX or self._calls.samples(frame, len(frame), RATE) != samples:
+            raise BadPacket("opus duration")
+
+    def _decode(self, frame: bytes | None, samples: int, *, inband: int) -> Sound:
+        ctypes.memmove(self._kept, self._state, len(self._state))
+        length = self._calls.decode(self._state, frame, len(frame) if frame else 0, self._at, samples, inband)
+        if length != samples:
+            ctypes.memmove(self._state, self._kept, len(self._state))
+            if frame is None:
+                raise OpusFaultError(f"libopus: {_REASONS.get(length, f'{length} samples')}")
+            raise BadPacket("opus frame")
+        return self._pcm[:samples].copy()
+
+    def _has_inband(self, packet: bytes) -> bool:
+        """Whether the first frame in the packet carries LBRR (RFC 6716, 4.2.3): a bit behind those of voice activity.
+
+        Libraries before 1.5 have no call for it.
+        """
+        if not packet or packet[0] & _CELT_ONLY:
+            return False
+        sizes = (ctypes.c_int16 * _FRAMES_MAX)()
+        places = (ctypes.c_void_p * _FRAMES_MAX)()
+        data = ctypes.create_string_buffer(packet, len(packet))
+        count = self._calls.parse(data, len(packet), None, places, sizes, None)
+        if count < 1 or sizes[0] < 1 or places[0] is None:
+            return False
+        silk_frames = max(1, self._calls.samples(packet, len(packet), RATE) // count // 960)
+        first = data.raw[places[0] - ctypes.addressof(data)]
+        channels = 2 if packet[0] & _STEREO else 1
+        flags = [first >> (7 - (silk_frames + 1) * n - silk_frames) & 1 for n in range(channels)]
+        return any(flags)

@@ -1,0 +1,257 @@
+"""Loss repair by a sliding-window linear code over GF(2^8): symbols that combine frames sent before.
+
+The idea is that of RLC (RFC 8681), without its headers: which frames a symbol combines is told by the packet
+(`wire.voice.Cover`), and the coefficients follow from the slots.  A symbol of one frame is a copy of it.  Exact
+enough for a second implementation: docs/voice.md.  Whatever a peer sends, work and memory are bounded: what is
+unknown lies within `HORIZON_SLOTS`, and there is at most one equation for each unknown frame.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from meshcall.wire.voice import SLOTS_PER_FRAME_MAX, WINDOW_MAX, Cover, VoicePacket
+
+POLYNOMIAL: Final = 0x11D
+FIELD: Final = 256
+COLUMNS_MODULUS: Final = 64
+"""Slots are told apart by their remainder; a window of 16 frames spans 48 slots at most."""
+SYMBOL_COEFFICIENT_FIRST: Final = 64
+"""The x of a symbol are 64 to 255, the y of a frame 0 to 63: never equal."""
+SYMBOLS_PER_SLOT: Final = 3
+
+HORIZON_SLOTS: Final = 96
+"""How far behind the newest packet a frame may lie that is still solved for: 31 frames of 60 ms are 93."""
+_COLUMNS: Final = 128
+"""An equation begins with a byte for each slot, modulo this: more than the horizon."""
+SHAPES_MAX: Final = 2
+"""Frames of the present length and of the one before are solved for, each among themselves."""
+STALE_MAX: Final = 8
+"""So many packets in a row from behind the horizon: the clock of the sender was set back; begin again."""
+
+Known = tuple[int, int, bytes, bool]
+"""Slot of a frame, how many slots it lasts, its bytes, and whether it was repaired."""
+
+
+def _field() -> tuple[tuple[bytes, ...], bytes]:
+    """products[c] is a table for bytes.translate that multiplies by c; inverses[c] is 1 / c (and 0 for 0)."""
+    exponents = [1]
+    for _ in range(FIELD - 2):
+        doubled = exponents[-1] << 1
+        exponents.append(doubled ^ POLYNOMIAL if doubled & FIELD else doubled)
+    logarithms = {value: n for n, value in enumerate(exponents)}
+
+    def times(a: int, b: int) -> int:
+        return exponents[(logarithms[a] + logarithms[b]) % (FIELD - 1)] if a and b else 0
+
+    products = tuple(bytes(times(c, value) for value in range(FIELD)) for c in range(FIELD))
+    inverses = bytes(exponents[-logarithms[c] % (FIELD - 1)] if c else 0 for c in range(FIELD))
+    return products, inverses
+
+
+_PRODUCTS, _INVERSES = _field()
+
+
+def coefficient(packet_slot: int, index: int, frame_slot: int, count: int) -> int:
+    """By what the frame is multiplied in the packet's symbol number `index`; 1 in a symbol of one frame."""
+    if count == 1:
+        return 1
+    x = SYMBOL_COEFFICIENT_FIRST + SYMBOLS_PER_SLOT * (packet_slot % COLUMNS_MODULUS) + index
+    return _INVERSES[x ^ frame_slot % COLUMNS_MODULUS]
+
+
+def _plus(sum_so_far: int, factor: int, data: bytes) -> int:
+    """sum + factor * data, the sum as one large number: addition in the field is exclusive or."""
+    return sum_so_far ^ int.from_bytes(data.translate(_PRODUCTS[factor]) if factor != 1 else data, "little")
+
+
+class RepairEncoder:
+    """The frames sent last, and symbols made of them."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque(maxlen=2 * WINDOW_MAX)
+        self._slot = 0
+        self._slots = 0
+
+    def add(self, slot: int, slots: int, frame: bytes) -> None:
+        """The frame of the packet that goes out next.  One of another form, or out of turn, begins anew."""
+        if self._frames and (
+            slots != self._slots or slot != self._slot + self._slots or len(frame) != len(self._frames[-1])
+        ):
+            self._frames.clear()
+        self._slot, self._slots = slot, slots
+        self._frames.append(frame)
+
+    def possible(self, covers: Sequence[Cover]) -> tuple[Cover, ...]:
+        """The covers as far as there are frames for them yet."""
+        there = len(self._frames) - 1
+        return tuple(Cover(one.first, min(one.count, there + 1 - one.first)) for one in covers if one.first <= there)
+
+    def symbols(self, covers: Sequence[Cover]) -> list[bytes]:
+        """One for each cover, for the packet of the newest frame.  Raises ValueError where frames are not there."""
+        symbols = []
+        for index, cover in enumerate(covers):
+            if cover.first + cover.count > len(self._frames):
+                raise ValueError("a symbol cannot cover what was not sent")
+            total = 0
+            for back in range(cover.first, cover.first + cover.count):
+                factor = coefficient(self._slot, index, self._slot - back * self._slots, cover.count)
+                total = _plus(total, factor, self._frames[-1 - back])
+            symbols.append(total.to_bytes(len(self._frames[-1]), "little"))
+        return symbols
+
+
+class _Window:
+    """Frames of one form: those known, and equations among those that are not, in reduced echelon form.
+
+    An equation is its coefficients, one byte per slot, and behind them the bytes of the sum.  Its pivot is its
+    oldest unknown frame; no other equation has that one.
+    """
+
+    def __init__(self, slots: int, length: int) -> None:
+        self.slots = slots
+        self.length = length
+        self.newest = 0
+        self.known: dict[int, bytes] = {}
+        self.rows: dict[int, bytes] = {}
+        self.contradictions = 0
+
+    def advance(self, slot: int) -> None:
+        """Forget what lies behind the horizon."""
+        self.newest = slot
+        least = slot - HORIZON_SLOTS
+        for old in [one for one in self.known if one < least]:
+            del self.known[old]
+        for old in [pivot for pivot in self.rows if pivot < least]:
+            del self.rows[old]  # what it could have told hangs on a frame that will never be known
+
+    def learn(self, slot: int, frame: bytes, found: dict[int, bytes]) -> None:
+        """A frame; what its equations give beyond it goes into `found`."""
+        before = self.known.setdefault(slot, frame)
+        if before is not frame:
+            self.contradictions += before != frame
+            return
+        unit = bytearray(_COLUMNS + self.length)
+        unit[slot % _COLUMNS] = 1
+        unit[_COLUMNS:] = frame
+        column = slot % _COLUMNS
+        freed = self.rows.pop(slot, None)
+        for pivot, row in list(self.rows.items()):
+            if row[column]:
+                self.rows[pivot] = self._sum(row, row[column], bytes(unit))
+                self._solved(pivot, found)
+        if freed is not None:
+            self._insert(self._sum(freed, freed[column], bytes(unit)), found)
+
+    def equation(self, packet_slot: int, index: int, cover: Cover, symbol: bytes, found: dict[int, bytes]) -> None:
+        """A symbol.  Nothing is computed where all frames that it covers are known."""
+        covered = [packet_slot - back * self.slots for back in range(cover.first, cover.first + cover.count)]
+        unknown = [slot for slot in covered if slot not in self.known]
+        if not unknown or unknown[-1] < self.newest - HORIZON_SLOTS:
+            return
+        head = bytearray(_COLUMNS)
+        total = int.from_bytes(symbol, "little")
+        for slot in covered:
+            factor = coefficient(packet_slot, index, slot, cover.count)
+            frame = self.known.get(slot)
+            if frame is None:
+                head[slot % _COLUMNS] = factor
+            else:
+                total = _plus(total, factor, frame)
+        self._insert(bytes(head) + total.to_bytes(self.length, "little"), found)
+
+    def _insert(self, row: bytes, found: dict[int, bytes]) -> None:
+        for one, other in self.rows.items():
+            factor = row[one % _COLUMNS]
+            if factor:
+                row = self._sum(row, factor, other)
+        least = self.newest - HORIZON_SLOTS
+        pivot = next((slot for slot in range(least, self.newest + 1) if row[slot % _COLUMNS]), None)
+        if pivot is None:
+            self.contradictions += any(row)
+            return
+        column = pivot % _COLUMNS
+        row = row.translate(_PRODUCTS[_INVERSES[row[column]]])
+        for one, other in list(self.rows.items()):
+            if other[column]:
+                self.rows[one] = self._sum(other, other[column], row)
+                self._solved(one, found)
+        self.rows[pivot] = row
+        self._solved(pivot, found)
+
+    def _solved(self, pivot: int, found: dict[int, bytes]) -> None:
+        """Whether the equation has one unknown left: then it is known, and no other equation has it."""
+        row = self.rows[pivot]
+        if row.count(0, 0, _COLUMNS) == _COLUMNS - 1:
+            del self.rows[pivot]
+            found[pivot] = self.known[pivot] = row[_COLUMNS:]
+
+    def _sum(self, row: bytes, factor: int, other: bytes) -> bytes:
+        """row + factor * other."""
+        return _plus(int.from_bytes(row, "little"), factor, other).to_bytes(len(row), "little")
+
+
+class RepairDecoder:
+    """Frames out of packets: their own, and lost ones as soon as the symbols suffice."""
+
+    def __init__(self) -> None:
+        self._windows: list[_Window] = []
+        self._stale = 0
+        self._contradictions = 0
+        self.repaired = 0
+        """Frames that came out of symbols."""
+
+    @property
+    def contradictions(self) -> int:
+        """Symbols and frames that cannot all be true; only a faulty or hostile sender makes them."""
+        return self._contradictions + sum(one.contradictions for one in self._windows)
+
+    @property
+    def equations(self) -> int:
+        """Held at present."""
+        return sum(len(one.rows) for one in self._windows)
+
+    def add(self, packet: VoicePacket, slot: int) -> list[Known]:
+        """The frames newly known, in the order of their slots.  `slot` is the packet's, unwrapped.
+
+        The packet's own frame is told once, even if a symbol told it before: then not again.
+        """
+        window = self._window(packet)
+        if slot > window.newest:
+            window.advance(slot)
+        elif slot < window.newest - HORIZON_SLOTS:
+            self._stale += 1
+            if self._stale >= STALE_MAX:
+                self.reset()
+            return [(slot, packet.slots, packet.frame, False)]
+        self._stale = 0
+        found: dict[int, bytes] = {}
+        is_new = slot not in window.known
+        window.learn(slot, packet.frame, found)
+        for index, (cover, symbol) in enumerate(zip(packet.covers, packet.repairs, strict=True)):
+            window.equation(slot, index, cover, symbol, found)
+        self.repaired += len(found)
+        known = [(one, packet.slots, frame, True) for one, frame in found.items()]
+        if is_new:
+            known.append((slot, packet.slots, packet.frame, False))
+        return sorted(known)
+
+    def reset(self) -> None:
+        """Forget all frames and equations."""
+        self._contradictions = self.contradictions
+        self._windows.clear()
+        self._stale = 0
+
+    def _window(self, packet: VoicePacket) -> _Window:
+        for window in self._windows:
+            if window.slots == packet.slots and window.length == len(packet.frame):
+                return window
+        if len(self._windows) == SHAPES_MAX:
+            self._contradictions += self._windows.pop(0).contradictions
+        self._windows.append(_Window(packet.slots, len(packet.frame)))
+        return self._windows[-1]
+
+
+assert HORIZON_SLOTS >= (2 * WINDOW_MAX - 1) * SLOTS_PER_FRAME_MAX < _COLUMNS

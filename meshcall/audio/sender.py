@@ -1,0 +1,154 @@
+"""From the microphone's blocks to voice packets of constant size and clock.
+
+Nothing of what is said shows in the sizes and times of packets: no silence is left out, and muted, ringing and on hold
+the same packets go out.  They change with the network's state only, in coarse steps (`capacity`, `policy`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from meshcall.audio.capacity import Capacity
+from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Encoder, Sound
+from meshcall.audio.policy import BITS_PER_BYTE, Shape, protection_for, shape_for
+from meshcall.audio.repair import RepairEncoder
+from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report, VoicePacket, encode_voice
+
+LIMIT_BITS_PER_SECOND: Final = 70_000
+"""On the wire, with the headers of IP and UDP."""
+OVERHEAD_BYTES: Final = 54
+"""Below the payload on a direct path: IPv4 and UDP 28, sealed packet 26.  A relay adds 12, IPv6 20."""
+HISS_PEAK: Final = 3
+"""Of 32768: what is sent in place of the microphone, about 84 dB below full scale: a line, and not the end of one."""
+HISS_BLOCKS: Final = 101
+"""After about a second it comes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStats:
+    """Since the start of the call."""
+
+    packets: int
+    payload_bytes: int
+    wire_bytes: int
+    seconds: float
+    """Of sound that was sent."""
+    shape_changes: int
+    shape: Shape
+
+    @property
+    def wire_bits_per_second(self) -> float:
+        """At present."""
+        return self.wire_bytes * BITS_PER_BYTE / self.seconds if self.seconds else 0.0
+
+
+class Sender:
+    """`push` a block each 10 ms; each 20, 40 or 60 ms it gives a payload.  Sans-IO; not for two threads at once."""
+
+    def __init__(
+        self, now: float, encoder: Encoder, *, call: int, slot: int, limit_bits_per_second: int = LIMIT_BITS_PER_SECOND
+    ) -> None:
+        self.mute = False
+        """Set from outside: muted, on hold, or not answered yet.  On the wire it looks the same."""
+        self.telling = Report()
+        """What we receive; travels in each packet."""
+        self.overhead = OVERHEAD_BYTES
+        """Bytes per packet below the payload, on the path at present."""
+        self._encoder = encoder
+        self._call = call
+        self._slot = slot
+        self._capacity = Capacity(now, limit_bits_per_second)
+        self._repair = RepairEncoder()
+        self._protection = 0
+        self._shape = shape_for(0, self._capacity.step, self.overhead)
+        self._encoder.expect_loss(0.0, inband=False)
+        self._buffer = np.zeros(SLOTS_PER_FRAME_MAX * SLOT_SAMPLES, np.int16)
+        self._filled = 0
+        self._open = 1.0
+        self._hiss = _hiss()
+        self._hiss_at = 0
+        self._packets = self._payload_bytes = self._wire_bytes = self._slots_sent = self._changes = 0
+
+    def push(self, now: float, sound: Sound) -> bytes | None:
+        """A block of 480 samples; the payload of a packet when a frame is complete.  ValueError for other blocks."""
+        if sound.dtype != np.int16 or sound.shape != (PULL_SAMPLES,):
+            raise ValueError(f"not a block of sound: {sound.dtype}, {sound.shape}")
+        if not self._filled:
+            self._reshape(now)
+        self._buffer[self._filled : self._filled + PULL_SAMPLES] = self._gated(sound)
+        self._filled += PULL_SAMPLES
+        if self._filled < self._shape.slots * SLOT_SAMPLES:
+            return None
+        return self._packet()
+
+    def reported(self, now: float, report: Report) -> None:
+        """What the other side receives of us; it came in one of its packets."""
+        self._capacity.reported(now, report)
+        self._protection = protection_for(report)
+
+    def path_changed(self, now: float) -> None:
+        """Packets go another way from now on."""
+        self._capacity.path_changed(now)
+
+    @property
+    def shape(self) -> Shape:
+        """Of the packet that is being filled."""
+        return self._shape
+
+    @property
+    def stats(self) -> SenderStats:
+        """Counted at this side."""
+        return SenderStats(
+            self._packets, self._payload_bytes, self._wire_bytes, self._slots_sent * SLOT_SECONDS, self._changes,
+            self._shape,
+        )  # fmt: skip
+
+    def _reshape(self, now: float) -> None:
+        shape = shape_for(self._protection, self._capacity.step, self.overhead)
+        if shape != self._shape:
+            self._shape = shape
+            self._changes += 1
+            self._encoder.expect_loss(shape.protection.expected_loss, inband=shape.protection.inband)
+
+    def _gated(self, sound: Sound) -> Sound:
+        """The block, or hiss in its place; faded over one block where that changes."""
+        target = 0.0 if self.mute else 1.0
+        if self._open == target == 1.0:
+            return sound
+        ramp = np.linspace(self._open, target, PULL_SAMPLES)
+        self._open = target
+        hiss = self._hiss[self._hiss_at]
+        self._hiss_at = (self._hiss_at + 1) % HISS_BLOCKS
+        mixed: Sound = np.rint(sound * ramp + hiss * (1.0 - ramp)).astype(np.int16)
+        return mixed
+
+    def _packet(self) -> bytes:
+        shape = self._shape
+        frame = self._encoder.encode(self._buffer[: self._filled], shape.frame_bytes)
+        self._filled = 0
+        self._repair.add(self._slot, shape.slots, frame)
+        covers = self._repair.possible(shape.protection.covers)
+        packet = VoicePacket(
+            self._call, self._slot, shape.slots, shape.protection.inband, self.telling, frame, covers,
+            tuple(self._repair.symbols(covers)),
+        )  # fmt: skip
+        self._slot += shape.slots
+        self._slots_sent += shape.slots
+        self._packets += 1
+        self._payload_bytes += shape.size
+        self._wire_bytes += shape.size + self.overhead
+        return encode_voice(packet, shape.size)
+
+
+@cache
+def _hiss() -> Sound:
+    """HISS_BLOCKS rows of one block each, the same numbers in every call."""
+    values, state = [], 1
+    for _ in range(HISS_BLOCKS * PULL_SAMPLES):
+        state = (state * 1_103_515_245 + 12_345) % (1 << 31)
+        values.append((state >> 16) % (2 * HISS_PEAK + 1) - HISS_PEAK)
+    return np.array(values, np.int16).reshape(HISS_BLOCKS, PULL_SAMPLES)
