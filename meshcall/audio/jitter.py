@@ -1,0 +1,254 @@
+"""What arrives, put in order: slots as integers, a bounded buffer of frames, and how long it is worth waiting.
+
+Time is counted in pulls (ticks of 10 ms): a frame "comes at tick k" when pull number k is the first that can use it.
+The delay of a frame is its tick less twice the last slot that it covers; only differences of delays mean anything.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshcall.wire.voice import SLOTS_MODULUS, SLOTS_PER_FRAME_MAX
+
+TICK_SECONDS: Final = 0.01
+TICKS_PER_SLOT: Final = 2
+
+EARLY_TICKS_MAX: Final = 50
+"""A packet that comes so much earlier than any other does not belong to this line of slots ..."""
+LATE_TICKS_MAX: Final = 200
+"""... nor does one that comes so much later."""
+RESTART_PACKETS: Final = 4
+"""So many packets in a row that agree with each other on another line of slots begin it."""
+AGREE_TICKS: Final = 50
+_REFERENCE_PACKETS: Final = 256
+"""The least delay is taken over one to two times so many packets."""
+
+FRAMES_MAX: Final = 150
+SLOTS_MAX: Final = 150
+"""From the oldest frame kept to the newest: 3 s."""
+BYTES_MAX: Final = 32_768
+
+
+def tick_delay(tick: int, slot: int, slots: int) -> int:
+    """The delay in ticks of a frame that comes at `tick`."""
+    return tick - TICKS_PER_SLOT * (slot + slots - 1)
+
+
+class SlotLine:
+    """Makes integers of the 16 bits of a slot, and tells packets that cannot be of this stream."""
+
+    def __init__(self) -> None:
+        self._least: int | None = None
+        self._older = self._newer = 0
+        self._seen = 0
+        self._wild = 0
+        self._wild_slot = self._wild_delay = 0
+
+    def place(self, tick: int, slot: int) -> tuple[int, bool] | None:
+        """The slot as an integer, and whether a new line began with it; None for a packet out of place."""
+        if self._least is None:
+            self._begin(tick - TICKS_PER_SLOT * slot)
+            return slot, False
+        expected = (tick - self._least) // TICKS_PER_SLOT
+        half = SLOTS_MODULUS // 2
+        placed = expected + (slot - expected + half) % SLOTS_MODULUS - half
+        delay = tick - TICKS_PER_SLOT * placed
+        if -EARLY_TICKS_MAX <= delay - self._least <= LATE_TICKS_MAX:
+            self._wild = 0
+            self._note(delay)
+            return placed, False
+        if placed == self._wild_slot and self._wild:
+            return None
+        agrees = self._wild > 0 and abs(delay - self._wild_delay) <= AGREE_TICKS
+        self._wild = self._wild + 1 if agrees else 1
+        self._wild_slot, self._wild_delay = placed, delay
+        if self._wild < RESTART_PACKETS:
+            return None
+        self._begin(delay)
+        return placed, True
+
+    def _begin(self, delay: int) -> None:
+        self._least = self._older = self._newer = delay
+        self._seen = self._wild = 0
+
+    def _note(self, delay: int) -> None:
+        self._newer = min(self._newer, delay)
+        self._seen += 1
+        if self._seen == _REFERENCE_PACKETS:
+            self._older, self._newer, self._seen = self._newer, delay, 0
+        self._least = min(self._older, self._newer)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A coded frame that can be played."""
+
+    slot: int
+    slots: int
+    data: bytes
+    tick: int
+    """At which it was known."""
+    inband: bool
+    """Whether it may carry a copy of the frame before it."""
+    repaired: bool
+
+
+class FrameBuffer:
+    """Frames by slot, with bounds in number, span and bytes; at a bound the oldest go."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, Frame] = {}
+        self._order: list[int] = []
+        self.bytes = 0
+        self.overflowed = 0
+        """Frames dropped because the buffer was full."""
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def put(self, frame: Frame) -> bool:
+        """False where a frame of that slot is there already."""
+        if frame.slot in self._frames:
+            return False
+        self._frames[frame.slot] = frame
+        insort(self._order, frame.slot)
+        self.bytes += len(frame.data)
+        while len(self._order) > FRAMES_MAX or self.bytes > BYTES_MAX or self._span() > SLOTS_MAX:
+            self.take(self._order[0])
+            self.overflowed += 1
+        return True
+
+    def at(self, slot: int) -> Frame | None:
+        return self._frames.get(slot)
+
+    def oldest(self) -> Frame | None:
+        return self._frames[self._order[0]] if self._order else None
+
+    def take(self, slot: int) -> Frame:
+        frame = self._frames.pop(slot)
+        del self._order[bisect_left(self._order, slot)]
+        self.bytes -= len(frame.data)
+        return frame
+
+    def drop_before(self, slot: int) -> int:
+        """How many frames that begin before `slot` were dropped."""
+        count = bisect_left(self._order, slot)
+        for _ in range(count):
+            self.take(self._order[0])
+        return count
+
+    def clear(self) -> None:
+        self._frames.clear()
+        self._order.clear()
+        self.bytes = 0
+
+    def _span(self) -> int:
+        return self._order[-1] - self._order[0]
+
+
+BINS: Final = 192
+"""Ticks of delay that are told apart."""
+_HEADROOM: Final = 24
+"""Bins below the least delay when the histogram is moved."""
+FORGET_FRAMES: Final = 300
+"""A delay counts for a third after so many slots: 6 s."""
+PRIOR_FRAMES: Final = 8
+PRIOR: Final = (0.80, 0.15, 0.05)
+"""Of so many frames before the first: as late as the first, one tick later, two."""
+MISSED_MS: Final = 2000.0
+"""What it is worth, in milliseconds of delay, to play every frame instead of none: 20 ms for each per cent ..."""
+RUN_MS: Final = 6000.0
+"""... and what more where frames would be missing three in a row, as in a stall of the network."""
+RUN_FRAMES: Final = 3
+_LEAST_SHARE: Final = 0.004
+"""Delays less than the least share of frames are not called the least."""
+_JUMP_FRAMES: Final = 4
+_JUMP_TICKS: Final = 4
+"""So many frames in a row, all so much faster than any before: the clock or the path has jumped."""
+_RECENT_SLOTS: Final = 64
+
+_Bins = NDArray[np.float64]
+
+
+class DelayHistogram:
+    """How late frames come, forgetting; and the delay that costs the least.
+
+    The cost of playing with delay D is D, plus `MISSED_MS` times the share of frames that come later than D, plus
+    `RUN_MS` times the share of runs of three neighbours that all come later.  A frame never recovered is missed at
+    any D, so it changes no comparison and is not counted.
+    """
+
+    def __init__(self, delay: int) -> None:
+        self._low = delay - _HEADROOM
+        self._all: _Bins = np.zeros(BINS)
+        self._runs: _Bins = np.zeros(BINS)
+        self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
+        self._weight = float(PRIOR_FRAMES)
+        self._recent: dict[int, tuple[int, int]] = {}
+        self._last = [delay] * _JUMP_FRAMES
+        self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
+        self.target = delay + len(PRIOR) - 1
+        """The delay that costs the least, in ticks; a frame that comes with it is just in time."""
+        self.least = delay
+
+    def add(self, slot: int, slots: int, delay: int) -> None:
+        """A frame of these slots became playable with this delay."""
+        self._last = [*self._last[1:], delay]
+        if max(self._last) < self.least - _JUMP_TICKS:
+            self._low -= self.least - min(self._last)
+        share = slots / (self._weight + slots)
+        self._weight = min(self._weight + slots, float(FORGET_FRAMES))
+        self._all *= 1 - share
+        self._runs *= 1 - share
+        self._all[self._bin(delay)] += share
+        self._recent[slot] = (slots, delay)
+        if len(self._recent) > _RECENT_SLOTS:
+            del self._recent[min(self._recent)]
+        for run in self._runs_with(slot):
+            self._runs[self._bin(min(run))] += share
+        self._settle()
+
+    def _runs_with(self, slot: int) -> list[list[int]]:
+        """The delays of each three neighbours of which this frame is one, as far as all three are known."""
+        slots, delay = self._recent[slot]
+        line = [delay]
+        for way in (-slots, slots):
+            for step in range(1, RUN_FRAMES):
+                near = self._recent.get(slot + step * way)
+                if near is None or near[0] != slots:
+                    break
+                line.insert(0 if way < 0 else len(line), near[1])
+        return [line[n : n + RUN_FRAMES] for n in range(len(line) - RUN_FRAMES + 1)]
+
+    def _settle(self) -> None:
+        mass = np.cumsum(self._all)
+        least = int(np.searchsorted(mass, _LEAST_SHARE))
+        late = mass[-1] - mass
+        runs = np.cumsum(self._runs)
+        cost = self._price + MISSED_MS * late + RUN_MS * (runs[-1] - runs)
+        best = int(np.argmin(cost[least:])) + least
+        self.least = self._low + least
+        self.target = self._low + best
+        if least > 2 * _HEADROOM:
+            self._move(least - _HEADROOM)
+
+    def _bin(self, delay: int) -> int:
+        if delay < self._low:
+            self._move(delay - self._low - _HEADROOM)
+        return min(delay - self._low, BINS - 1)
+
+    def _move(self, by: int) -> None:
+        """Make bin `by` the first one; what falls off an end stays in the last bin there."""
+        self._low += by
+        for bins in (self._all, self._runs):
+            old = bins.copy()
+            bins[:] = 0.0
+            np.add.at(bins, np.clip(np.arange(BINS) - by, 0, BINS - 1), old)
+
+
+assert SLOTS_PER_FRAME_MAX * RUN_FRAMES < _RECENT_SLOTS

@@ -1,0 +1,215 @@
+"""What to play next: the decision as a table, and the line of sound that carries it out.
+
+A decision is needed whenever fewer than 10 ms of sound are ready.  Three things are looked at: what the buffer has for
+the place in the stream that is next, how the delay stands to its target, and what was done last.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+import numpy as np
+
+from meshcall.audio.codec import PULL_SAMPLES, RATE, SLOT_SAMPLES, Decoder, Sound
+from meshcall.audio.jitter import Frame
+from meshcall.audio.noise import Background
+from meshcall.audio.stretch import (
+    CONTEXT,
+    LAG_LEAST,
+    LAG_MOST,
+    LIKENESS,
+    LIKENESS_HURRY,
+    cross_fade,
+    lengthen,
+    shorten,
+)
+from meshcall.errors import BadPacket
+
+
+class Has(Enum):
+    """What there is for the place in the stream that is to be played next."""
+
+    NEXT = auto()
+    """Its frame."""
+    COPY = auto()
+    """Not its frame, but the one right after, which carries a copy of it (Opus's in-band repair)."""
+    LATER = auto()
+    """Frames after it only."""
+    COVERED = auto()
+    """Frames after it only, and what is between has been bridged already while there was nothing."""
+    NOTHING = auto()
+
+
+class Delay(Enum):
+    """How the delay of playing stands to its target."""
+
+    SHORT = auto()
+    """Frames will come too late: there should be more."""
+    RIGHT = auto()
+    LONG = auto()
+    """More than it is worth."""
+    FAR = auto()
+    """So much more that scaling would take seconds; or the next frame lies that far ahead."""
+
+
+class Do(Enum):
+    """Operations; each yields sound, or moves the place in the stream."""
+
+    WAIT = auto()
+    """Nothing has been played yet: silence."""
+    NORMAL = auto()
+    ACCELERATE = auto()
+    EXPAND = auto()
+    MERGE = auto()
+    """A frame after sound that was not the decoder's: cross-fade into it."""
+    RECOVER = auto()
+    """The copy in the frame that follows."""
+    CONCEAL = auto()
+    """Make up the frame, and go on to the next place: it is lost."""
+    HOLD = auto()
+    """Make up sound, and stay: the frame may yet come."""
+    SKIP = auto()
+    """Go on without a sound: what is missing was bridged by HOLD."""
+    FLUSH = auto()
+    """Drop frames, to the target, at once."""
+
+
+_TABLE: Final[dict[Has, dict[Delay, Do]]] = {
+    Has.NEXT: {Delay.SHORT: Do.EXPAND, Delay.RIGHT: Do.NORMAL, Delay.LONG: Do.ACCELERATE, Delay.FAR: Do.FLUSH},
+    Has.COPY: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.RECOVER, Delay.LONG: Do.RECOVER, Delay.FAR: Do.FLUSH},
+    Has.LATER: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.CONCEAL, Delay.LONG: Do.CONCEAL, Delay.FAR: Do.FLUSH},
+    Has.COVERED: {Delay.SHORT: Do.SKIP, Delay.RIGHT: Do.SKIP, Delay.LONG: Do.SKIP, Delay.FAR: Do.FLUSH},
+    Has.NOTHING: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.HOLD, Delay.LONG: Do.HOLD, Delay.FAR: Do.HOLD},
+}
+_BREAKS: Final = (Do.WAIT, Do.FLUSH)
+"""After these the sound of the decoder does not go on from what was played."""
+
+
+def decide(has: Has, delay: Delay, previous: Do, *, noise: bool) -> Do:
+    """The operation.  `noise`: comfort noise was the last thing heard."""
+    do = _TABLE[has][delay]
+    if has is Has.NEXT and do is not Do.FLUSH and (noise or previous in _BREAKS):
+        return Do.MERGE
+    return do
+
+
+NOISE_BEGINS: Final = RATE // 10
+"""Made-up sound turns into comfort noise from 100 ms on ..."""
+NOISE_ALONE: Final = RATE // 5
+"""... to 200 ms."""
+MERGE_SAMPLES: Final = RATE * 5 // 1000
+SPOKEN_LEAST: Final = RATE // 100
+"""While somebody speaks, less surplus delay than 10 ms is left as it is."""
+SCALE_PAUSE: Final = RATE // 10
+"""From one time scaling of speech to the next, while the surplus is below ..."""
+HURRY_SAMPLES: Final = RATE * 60 // 1000
+"""... 60 ms; above it every frame, and with less likeness."""
+
+
+class Line:
+    """The line of sound: what is decoded but not yet handed out, and what was heard last."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._ready: Sound = np.zeros(0, np.int16)
+        self._heard: Sound = np.zeros(CONTEXT, np.int16)
+        self._background = Background()
+        self._made_up = 0
+        self._since_scaled = 0
+        self.quiet = True
+        """Whether nobody spoke in the last frame."""
+        self.damaged = 0
+        """Frames that the decoder refused."""
+        self.accelerated = self.expanded = self.concealed = self.played = 0
+        """Samples; `concealed` and `played` of those handed out."""
+
+    @property
+    def ready(self) -> int:
+        """Samples decoded and not handed out."""
+        return len(self._ready)
+
+    @property
+    def noise(self) -> bool:
+        """Whether comfort noise, not the decoder, is what was heard last."""
+        return self._made_up > NOISE_BEGINS
+
+    def take(self) -> Sound:
+        """The next 10 ms; there must be so much."""
+        out, self._ready = self._ready[:PULL_SAMPLES], self._ready[PULL_SAMPLES:]
+        self.played += PULL_SAMPLES
+        return out
+
+    def silence(self) -> None:
+        self._add(np.zeros(PULL_SAMPLES, np.int16))
+
+    def make_up(self, samples: int) -> None:
+        """Conceal; more than 100 ms in a row fade to the background.  `samples`: a multiple of 10 ms."""
+        for _ in range(samples // PULL_SAMPLES):
+            sound = self._made(self._made_up)
+            self._made_up += PULL_SAMPLES
+            self.concealed += PULL_SAMPLES
+            self._add(sound)
+
+    def frame(self, frame: Frame, do: Do, surplus: int) -> None:
+        """Play a frame.  `surplus`: samples of delay above the target, below it where negative."""
+        samples = frame.slots * SLOT_SAMPLES
+        ahead = self._made(self._made_up)[:MERGE_SAMPLES] if do is Do.MERGE else None
+        try:
+            sound = self._decoder.decode(frame.data, samples)
+        except BadPacket:
+            self.damaged += 1
+            self.make_up(samples)
+            return
+        if ahead is not None:
+            sound = np.concatenate([cross_fade(ahead, sound), sound[MERGE_SAMPLES:]])
+        self._made_up = 0
+        self.quiet = self._background.listen(sound)
+        self._add(self._scaled(sound, do, surplus))
+
+    def recover(self, following: Frame) -> None:
+        """Play the in-band copy that `following` carries of the frame before it, or conceal."""
+        samples = following.slots * SLOT_SAMPLES
+        try:
+            sound = self._decoder.decode_inband(following.data, samples)
+        except BadPacket:
+            self.damaged += 1
+            sound = None
+        if sound is None:
+            self.make_up(samples)
+        else:
+            self._made_up = 0
+            self._add(sound)
+
+    def _made(self, before: int) -> Sound:
+        """10 ms out of nothing, after so many samples of it."""
+        if before >= NOISE_ALONE:
+            return self._background.make()
+        sound = self._decoder.conceal(PULL_SAMPLES)
+        if before < NOISE_BEGINS:
+            return sound
+        share = (before + np.arange(PULL_SAMPLES) - NOISE_BEGINS) / (NOISE_ALONE - NOISE_BEGINS)
+        mixed = np.sqrt(1 - share) * sound + np.sqrt(share) * self._background.make()
+        return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
+
+    def _scaled(self, sound: Sound, do: Do, surplus: int) -> Sound:
+        self._since_scaled += len(sound)
+        before = len(sound)
+        hurry = abs(surplus) >= HURRY_SAMPLES
+        likeness = LIKENESS_HURRY if hurry else LIKENESS
+        if do is Do.ACCELERATE:
+            if not self.quiet and not hurry and (surplus < SPOKEN_LEAST or self._since_scaled < SCALE_PAUSE):
+                return sound
+            sound = shorten(self._heard, sound, surplus, quiet=self.quiet, likeness=likeness)
+            self.accelerated += before - len(sound)
+        elif do is Do.EXPAND:
+            most = -surplus if self.quiet else LAG_MOST
+            sound = lengthen(self._heard, sound, max(most, LAG_LEAST), quiet=self.quiet, likeness=likeness)
+            self.expanded += len(sound) - before
+        if len(sound) != before:
+            self._since_scaled = 0
+        return sound
+
+    def _add(self, sound: Sound) -> None:
+        self._ready = np.concatenate([self._ready, sound])
+        self._heard = np.concatenate([self._heard, sound])[-CONTEXT:]

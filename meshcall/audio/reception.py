@@ -1,0 +1,99 @@
+"""What the network did to the packets of the last two seconds, slot by slot: the report for the other side."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report
+
+WINDOW_SLOTS: Final = 100
+"""2 s."""
+QUEUE_SECONDS: Final = 0.5
+BASE_RISE: Final = 0.0005
+"""The least delay known is forgotten by so many seconds a second: more than two clocks drift apart (300 ppm)."""
+GRACE_LEAST_SECONDS: Final = 0.06
+GRACE_MOST_SECONDS: Final = 0.5
+"""A slot counts as lost when its packet is later than any of the window by a frame; within these limits."""
+SETTLED_SLOTS: Final = 50
+"""For the statistics of a call a slot is lost when its packet is a second late."""
+_RING: Final = 512
+_PACKETS_MAX: Final = 256
+_NEVER: Final = -(1 << 40)
+
+
+class Reception:
+    """Which slots came, which came too late, and with what delay; bounded."""
+
+    def __init__(self, now: float, slot: int) -> None:
+        self._came = np.full(_RING, _NEVER)
+        self._late = np.full(_RING, _NEVER)
+        self._delays: deque[tuple[float, float]] = deque(maxlen=_PACKETS_MAX)
+        self._first = slot
+        self._counted = slot
+        self._base: float | None = None
+        self._base_at = now
+        self.slots = 0
+        """Slots whose packet should have come by now ..."""
+        self.lost = 0
+        """... and those whose packet did not, before any repair."""
+
+    def path_changed(self) -> None:
+        """The least delay of the path before says nothing about this one."""
+        self._base = None
+        self._delays.clear()
+
+    def packet(self, now: float, slot: int, slots: int) -> None:
+        """A packet came; a second one for the same slot says nothing new."""
+        if self._came[slot % _RING] == slot:
+            return
+        for one in range(slot, slot + slots):
+            self._came[one % _RING] = max(one, int(self._came[one % _RING]))
+        self._first = min(self._first, slot)
+        delay = now - (slot + slots) * SLOT_SECONDS
+        self._delays.append((now, delay))
+        risen = delay if self._base is None else self._base + (now - self._base_at) * BASE_RISE
+        self._base, self._base_at = min(delay, risen), now
+
+    def late(self, slot: int, slots: int) -> None:
+        """A frame was known only after it should have been played."""
+        for one in range(slot, slot + slots):
+            self._late[one % _RING] = one
+
+    def report(self, now: float) -> Report:
+        while self._delays and self._delays[0][0] < now - WINDOW_SLOTS * SLOT_SECONDS:
+            self._delays.popleft()
+        if self._base is None:
+            return Report()
+        delays = np.array([delay for _, delay in self._delays])
+        least = float(delays.min()) if len(delays) else self._base
+        worst = float(delays.max()) if len(delays) else self._base
+        grace = min(GRACE_MOST_SECONDS, max(GRACE_LEAST_SECONDS, worst - self._base + SLOT_SECONDS))
+        end = int((now - self._base - grace) / SLOT_SECONDS) - SLOTS_PER_FRAME_MAX + 1
+        begin = max(self._first, end - WINDOW_SLOTS)
+        self._count(end - SETTLED_SLOTS)
+        if end <= begin:
+            return Report()
+        line = np.arange(begin, end)
+        lost = self._came[line % _RING] != line
+        late = self._late[line % _RING] == line
+        runs = int(lost[0]) + int(np.count_nonzero(lost[1:] & ~lost[:-1]))
+        recent = [delay for at, delay in self._delays if at >= now - QUEUE_SECONDS]
+        return Report(
+            loss=float(lost.mean()),
+            burst=float(lost.sum()) / runs if runs else 0.0,
+            late=float(late.mean()),
+            jitter=float(np.percentile(delays, 95)) - least if len(delays) else 0.0,
+            queue=max(0.0, min(recent) - self._base) if recent else 0.0,
+        )
+
+    def _count(self, end: int) -> None:
+        """Slots that became due since the last count, for the statistics of the whole call."""
+        begin = max(self._counted, end - _RING + 1)
+        if end > begin:
+            line = np.arange(begin, end)
+            self.slots += end - self._counted
+            self.lost += int(np.count_nonzero(self._came[line % _RING] != line)) + begin - self._counted
+            self._counted = end

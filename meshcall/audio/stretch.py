@@ -1,0 +1,108 @@
+"""Time scaling by overlap and add at the pitch period (WSOLA; Verhelst and Roelands 1993).
+
+A piece of sound becomes shorter or longer by one lag at which it resembles itself, without a change of pitch: sound
+of lag samples is left out or said twice, and the seam is a cross-fade between two places that sound alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from meshcall.audio.codec import RATE, Sound
+
+LAG_LEAST: Final = RATE * 25 // 10_000
+"""2.5 ms: the period of a voice of 400 Hz."""
+LAG_MOST: Final = RATE * 15 // 1000
+"""15 ms: of one of 67 Hz."""
+CONTEXT: Final = RATE // 100
+"""Samples before the piece that are looked at in the search: 10 ms."""
+LIKENESS: Final = 0.9
+"""Normalised correlation at the lag, below which a voiced piece is left as it is."""
+LIKENESS_HURRY: Final = 0.6
+"""The same when there is a hurry."""
+_NEARLY: Final = 0.02
+"""A longer lag is taken where it is hardly less alike."""
+_COARSE: Final = 6
+"""The first search is at 8 kHz."""
+_SEAM_LEAST: Final = RATE * 5 // 1000
+_QUIET_POWER: Final = 1.0
+
+Signal = NDArray[np.float32]
+
+
+def shorten(before: Sound, piece: Sound, most: int, *, quiet: bool, likeness: float = LIKENESS) -> Sound:
+    """`piece` without 2.5 to 15 ms of it, at most `most` samples; itself where that would be heard.
+
+    `before`: the sound that comes before it.  `quiet`: nobody speaks, any cut is as good; then exactly `most`, up to
+    15 ms, is cut.
+    """
+    found = _lag(before, piece, most, quiet, likeness)
+    if found is None:
+        return piece
+    lag, alike = found
+    seam = min(lag if not quiet else LAG_MOST, len(piece) - lag)
+    x = piece.astype(np.float32)
+    return np.concatenate([_fade(x[:seam], x[lag : lag + seam], alike), piece[lag + seam :]])
+
+
+def lengthen(before: Sound, piece: Sound, most: int, *, quiet: bool, likeness: float = LIKENESS) -> Sound:
+    """`piece` with 2.5 to 15 ms said twice, at most `most` samples; itself where that would be heard."""
+    found = _lag(before, piece, most, quiet, likeness)
+    if found is None:
+        return piece
+    lag, alike = found
+    seam = min(lag if not quiet else LAG_MOST, len(piece) - lag)
+    x = piece.astype(np.float32)
+    return np.concatenate([piece[:lag], _fade(x[lag : lag + seam], x[:seam], alike), piece[seam:]])
+
+
+def cross_fade(out: Sound, into: Sound) -> Sound:
+    """From one sound into another, which are not alike; as long as the shorter one."""
+    seam = min(len(out), len(into))
+    return _fade(out[:seam].astype(np.float32), into[:seam].astype(np.float32), 0.0)
+
+
+def _lag(before: Sound, piece: Sound, most: int, quiet: bool, likeness: float) -> tuple[int, float] | None:
+    """By how much to shift, and how alike the two places are; None where no lag is good enough."""
+    most = min(most, LAG_MOST, len(piece) - _SEAM_LEAST)
+    if quiet:
+        return (most, 0.0) if most > 0 else None
+    if most < LAG_LEAST or len(before) < CONTEXT:
+        return None
+    x = np.concatenate([before[-CONTEXT:], piece[: most + _SEAM_LEAST]]).astype(np.float32)
+    coarse = x[: len(x) // _COARSE * _COARSE].reshape(-1, _COARSE).mean(axis=1)
+    alike = _alike(coarse, (CONTEXT + _SEAM_LEAST) // _COARSE, LAG_LEAST // _COARSE, most // _COARSE)
+    near = np.flatnonzero(alike >= alike.max() - _NEARLY)
+    middle = (int(near[-1]) + LAG_LEAST // _COARSE) * _COARSE
+    low, high = max(LAG_LEAST, middle - _COARSE), min(most, middle + _COARSE)
+    if high < low:
+        return None
+    fine = _alike(x, CONTEXT + _SEAM_LEAST, low, high)
+    best = int(np.argmax(fine))
+    return (low + best, float(fine[best])) if fine[best] >= likeness else None
+
+
+def _alike(x: Signal, width: int, low: int, high: int) -> Signal:
+    """Normalised correlation of the first `width` samples with those `low` to `high` samples later."""
+    windows = sliding_window_view(x, width)[low : high + 1]
+    first = x[:width]
+    power = np.einsum("ij,ij->i", windows, windows)
+    floor = _QUIET_POWER * width
+    return np.asarray((windows @ first) / np.sqrt((power + floor) * (float(first @ first) + floor)), np.float32)
+
+
+def _fade(out: Signal, into: Signal, alike: float) -> Sound:
+    """A cross-fade that keeps the power, however alike the two are (1: linear, 0: sine and cosine)."""
+    up = (np.arange(len(out), dtype=np.float32) + 0.5) / len(out)
+    power = up * up + (1 - up) ** 2 + 2 * max(0.0, min(1.0, alike)) * up * (1 - up)
+    return to_sound((out * (1 - up) + into * up) / np.sqrt(power))
+
+
+def to_sound(x: NDArray[np.floating[Any]]) -> Sound:
+    """Rounded to 16 bits, clipped."""
+    sound: Sound = np.clip(np.rint(x), -32768, 32767).astype(np.int16)
+    return sound
