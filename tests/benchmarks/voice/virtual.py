@@ -23,7 +23,7 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from call import BLOCK_SECONDS, LEAD_SECONDS, TAIL_SECONDS, Person, links, padded, run
+from call import BLOCK_SECONDS, EPOCH, LEAD_SECONDS, TAIL_SECONDS, Person, links, padded, run
 from goals import DEFAULT_KBPS, GOAL_OF, GOALS, verdict
 from impair import SCENARIOS
 from media import facts_of, receiver, sender
@@ -56,7 +56,13 @@ def call(job: Job) -> list[dict[str, Any]]:
     phases = (0.0, chance.uniform(0, BLOCK_SECONDS))
     ways = links(SCENARIOS[job.scenario], job.seed)
     people = tuple(
-        Person(sender(chance, job.kbps, job.variant), receiver(), padded(speech[k], seed=k + 2), ways[k], phases[k])
+        Person(
+            sender(chance, job.kbps, job.variant, EPOCH),
+            receiver(EPOCH),
+            padded(speech[k], seed=k + 2),
+            ways[k],
+            phases[k],
+        )
         for k in range(2)
     )
     seconds = LEAD_SECONDS + max(len(one) for one in speech) / 48_000 + TAIL_SECONDS
