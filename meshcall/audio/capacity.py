@@ -2,8 +2,8 @@
 
 Down within about a second when a queue builds up, by as much as its growth says; up step by step while nothing
 queues, and not for long to a step that failed.  Loss without a queue lowers the rate only where a trial shows, twice,
-that there is less of it at a lower rate: random loss is for the repair, not for the rate.  Delay that does not fall when
-the rate does is not ours: it becomes the new floor.  Reasons and constants: docs/voice.md.
+that there is less of it at a lower rate: random loss is for the repair, not for the rate.  Delay that does not fall
+when the rate does is not ours: it becomes the new floor.  Reasons and constants: docs/voice.md.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def frame_bytes_for(size: int, repairs: int) -> int:
 
 
 def encode_voice(packet: VoicePacket, size: int = 0) -> bytes:
-    """The payload, of `size` bytes if given.  Raises ValueError for fields out of range, or where they do not fit it."""
+    """The payload, of `size` bytes if given.  Raises ValueError for fields out of range or not of that size."""
     count = len(packet.covers)
     length = len(packet.frame)
     if not (1 <= packet.slots <= SLOTS_PER_FRAME_MAX and 1 <= length <= FRAME_BYTES_MAX and count <= REPAIRS_MAX):
