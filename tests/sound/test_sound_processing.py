@@ -29,47 +29,41 @@ def power_db(values: np.ndarray) -> float:
     return 10 * float(np.log10(np.mean(np.square(values.astype(float))) + 1e-12))
 
 
+def limited(limiter: Limiter, sound: np.ndarray) -> np.ndarray:
+    return np.concatenate([limiter.process(sound[at : at + 480]) for at in range(0, len(sound) - 479, 480)])
+
+
 def test_below_the_threshold_nothing_is_changed_but_2_ms_of_delay() -> None:
-    sound = tone(1.0, 300, level=THRESHOLD * 0.99).astype(np.float32)
-    limiter = Limiter()
-    got = np.concatenate([limiter.process(sound[at : at + 480]) for at in range(0, 48_000, 480)])
-    assert np.array_equal(got[PIECE_SAMPLES:], sound[:-PIECE_SAMPLES])
+    sound = (tone(1.0, 300, level=1.0) * THRESHOLD).astype(np.int16)
+    assert np.array_equal(limited(Limiter(), sound)[PIECE_SAMPLES:], sound[:-PIECE_SAMPLES])
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0.1, 50.0))
+@given(st.integers(0, 2**32 - 1), st.floats(10.0, 100_000.0))
 def test_nothing_is_ever_clipped(seed: int, loudness: float) -> None:
     rng = np.random.default_rng(seed)
     limiter = Limiter()
     for _ in range(12):
-        block = (rng.standard_normal(480) * loudness * rng.choice([0, 0.01, 1.0])).astype(np.float32)
-        got = limiter.process(block)
+        block = rng.standard_normal(480) * loudness * rng.choice([0, 0.01, 1.0])
+        got = limiter.process(np.clip(block, -32768, 32767).astype(np.int16))
         assert got.shape == (480,)
-        assert float(np.abs(got).max()) < CEILING
+        assert got.dtype == np.int16
+        assert int(np.abs(got.astype(int)).max()) <= CEILING
         assert 0 < limiter.gain <= 1
 
 
 def test_the_limiter_lets_go_again_and_makes_no_steps() -> None:
-    sound = np.concatenate([tone(0.5, 200, level=0.3), tone(0.2, 200, level=3.0), tone(1.5, 200, level=0.3)])
-    limiter = Limiter()
-    got = np.concatenate(
-        [limiter.process(sound[at : at + 480].astype(np.float32)) for at in range(0, len(sound) - 479, 480)]
-    )
-    assert np.array_equal(got[-4800:], sound.astype(np.float32)[-4800 - PIECE_SAMPLES : -PIECE_SAMPLES])
-    gains = got[PIECE_SAMPLES:] / np.where(np.abs(sound) > 0.02, sound, np.nan)[: len(got) - PIECE_SAMPLES]
+    sound = np.concatenate([tone(0.5, 200, level=0.3), tone(0.2, 200, level=0.999), tone(1.5, 200, level=0.3)])
+    whole = (sound * 32767).astype(np.int16)
+    got = limited(Limiter(), whole)
+    assert np.array_equal(got[-4800:], whole[-4800 - PIECE_SAMPLES : -PIECE_SAMPLES])
+    before = whole[: len(got) - PIECE_SAMPLES].astype(float)
+    gains = got[PIECE_SAMPLES:] / np.where(np.abs(before) > 1000, before, np.nan)
+    assert np.nanmin(gains) < 0.95
     gains = gains[~np.isnan(gains)]
-    assert np.abs(np.diff(gains)).max() < 0.05, "the gain moves in slopes"
+    assert np.abs(np.diff(gains)).max() < 0.02, "the gain moves in slopes"
 
 
-def test_what_is_no_number_is_silence() -> None:
-    block = np.full(480, 0.5, np.float32)
-    block[100:200] = [np.nan, np.inf, -np.inf, 0.0] * 25
-    limiter = Limiter()
-    limiter.process(block)
-    got = limiter.process(np.zeros(480, np.float32))
-    assert np.isfinite(got).all()
-
-
-@given(st.floats(0, 1000), st.floats(0, 1000))
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_louder_stays_louder(one: float, other: float) -> None:
     assert (peak_after(one) <= peak_after(other)) == (one <= other) or peak_after(one) == peak_after(other)
 

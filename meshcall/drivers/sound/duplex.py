@@ -179,6 +179,8 @@ class Duplex:
         self.exchange: Exchange = lambda captured: silent()
         self.inventories: list[Inventory] = []
         """As last seen."""
+        self.fruitless = 0
+        """How often nothing better than what is in use was found."""
         self._choice = self._without_files(choice or SoundChoice())
         self._backends = backends
         self._clock = clock
@@ -253,6 +255,12 @@ class Duplex:
         """Of the device in use, for people."""
         used = self._used
         return "no sound device" if used is None else self._name_of(used.plan)
+
+    @property
+    def backend(self) -> str:
+        """Of the device in use; "null" for silence and for files alone."""
+        used = self._used
+        return "null" if used is None else used.plan.backend
 
     @property
     def chosen(self) -> bool:
@@ -337,6 +345,7 @@ class Duplex:
             return
         self._job = None
         if job.result is None:
+            self.fruitless += 1
             for sentence in missing(self._choice, self.inventories):
                 self._say(sentence)
             if job.why is not None:

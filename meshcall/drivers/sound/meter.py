@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -48,8 +49,8 @@ class Meter:
         """Take a block in; `speech` from a detector, else judged by the level."""
         before = self.level
         as_float = block.astype(np.float32)
-        power = float(np.dot(as_float, as_float)) / max(1, len(block))
-        highest = int(np.abs(block.astype(np.int32)).max(initial=0))
+        power = float(np.dot(as_float, as_float)) / len(block)
+        highest = max(int(block.max()), -int(block.min()))
         now = _decibels(power / 32768.0**2, 10.0)
         peak = _decibels(highest / 32768.0, 20.0)
         self._floor = min(now, self._floor + FLOOR_RISE_DB_PER_BLOCK)
@@ -71,4 +72,4 @@ class Meter:
 
 
 def _decibels(value: float, factor: float) -> float:
-    return FLOOR_DBFS if value <= 0 else max(FLOOR_DBFS, factor * float(np.log10(value)))
+    return FLOOR_DBFS if value <= 0 else max(FLOOR_DBFS, factor * math.log10(value))

@@ -19,7 +19,7 @@ import numpy as np
 
 from meshcall.audio.codec import PULL_SAMPLES, RATE, Sound
 from meshcall.drivers.sound.base import BLOCK_SECONDS, silent
-from meshcall.drivers.sound.limiter import Floats, Limiter
+from meshcall.drivers.sound.limiter import Limiter
 from meshcall.drivers.sound.meter import Meter
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ class Processing:
         """A captured block as it is to be sent, 2 ms later, 16 ms with everything on.  Never raises."""
         far = self._reference()
         stages = self._stages
-        sound: Floats = block.astype(np.float32) / np.float32(32768)
+        sound = block
         speech: float | None = None
         try:
             if stages.echo is not None:
-                sound = stages.echo.process(sound, far.astype(np.float32) / np.float32(32768))
+                sound = stages.echo.process(sound, far)
             if stages.noise is not None:
                 sound = stages.noise.process(sound)
                 speech = float(stages.noise.speech_probability)
@@ -164,11 +164,10 @@ class Processing:
         except Exception as problem:
             # A stage that fails for one block must not end a call: it is left out, and counted.
             self.counters[f"failed {type(problem).__name__}"] += 1
-        if sound.shape != (PULL_SAMPLES,):
+        if sound.shape != (PULL_SAMPLES,) or sound.dtype != np.int16:
             self.counters["wrong block"] += 1
-            sound = np.zeros(PULL_SAMPLES, dtype=np.float32)
-        limited = self._limiter.process(sound)
-        clean: Sound = np.rint(limited * np.float32(32768)).astype(np.int16)
+            sound = silent()
+        clean = self._limiter.process(sound)
         self.meter.push(clean, speech)
         return clean
 
