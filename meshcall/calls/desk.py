@@ -76,7 +76,7 @@ class Desk:
         leg = call.legs[link] = Leg(link, static, dialled or was_ours, heard_at=now)
         self.lines.voice_links.add(link)
         call.look_at = min(call.look_at, now)
-        if call.link is None:
+        if call.link is None and call.state is not State.UP:
             call.link = link
         return leg
 
@@ -86,7 +86,7 @@ class Desk:
             return
         self.lines.voice_links.discard(leg.link)
         if call.link == leg.link:
-            call.link = next((each.link for each in call.live_legs()), None)
+            call.link = call.usable_link()
         if word is not None:
             self.say(now, call, leg.link, word[0], word[1])
         self.lines.trust(now, leg.link, self.trust(call, accepted=False))

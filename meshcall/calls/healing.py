@@ -12,6 +12,7 @@ from meshcall.calls.desk import fits
 from meshcall.calls.events import CallLineBack, CallLineLost, Ending
 from meshcall.calls.state import (
     CHECK_SECONDS,
+    FOLLOW_SECONDS,
     LEGS_MAX,
     LINE_LOST_SECONDS,
     LOST_SECONDS,
@@ -39,9 +40,16 @@ class Healer:
 
     def heard(self, now: float, call: Call, leg: Leg) -> None:
         """Something of this call came by one of its links."""
-        leg.heard_at = call.heard_at = now
-        if call.is_line_lost:
-            self._back(now, call, leg.link)
+        leg.heard_at = now
+        if leg.give_up_at is not None and call.state is State.UP:
+            return  # a new link, whose other end has not said yet that it has the call
+        call.heard_at = now
+        if leg.link != call.link and call.state is State.UP:
+            mine = call.legs.get(call.link) if call.link is not None else None
+            if mine is None or now - mine.heard_at > FOLLOW_SECONDS:
+                call.link, call.closed_at = leg.link, None
+        if call.is_line_lost and call.closed_at is None:
+            self._back(now, call, call.link)
 
     def look(self, now: float, call: Call) -> None:
         """Do what silence asks for, and note when to look again."""
@@ -56,10 +64,12 @@ class Healer:
 
     def _look_at(self, now: float, call: Call, leg: Leg) -> None:
         leg.heard_at = max(leg.heard_at, self._desk.lines.heard_at(leg.link) or 0.0)
+        if call.state is State.UP and leg.give_up_at is not None:
+            return
         if leg.heard_at > call.heard_at:
             call.heard_at = leg.heard_at
-            if call.is_line_lost and call.state is State.UP:
-                self._back(now, call, leg.link)
+            if call.is_line_lost and call.closed_at is None and now - leg.heard_at < CHECK_SECONDS:
+                self._back(now, call, call.link)
         silence = now - leg.heard_at
         if silence >= LOST_SECONDS and call.state is State.INCOMING:
             self._desk.end(now, call, Ending.CALLER_GONE, word=(Kind.DECLINE, Decline.NO_ANSWER))
@@ -96,7 +106,8 @@ class Healer:
                 times.append(due)
         call.look_at = min([call.look_at, *times])
 
-    def _back(self, now: float, call: Call, link: int) -> None:
+    def _back(self, now: float, call: Call, link: int | None) -> None:
+        assert link is not None
         call.is_line_lost = call.was_redialled = False
         self._desk.stop_seeking(now, call)
         self._desk.events.append(CallLineBack(call.number, now, link))
@@ -172,7 +183,6 @@ class Healer:
         if closed:
             call.heard_at = now
         if call.link == leg.link:
-            others = sorted(call.live_legs(), key=lambda each: each.heard_at)
-            call.link = others[-1].link if others else None
-            call.closed_at = None if others else now
+            call.link = call.usable_link()
+            call.closed_at = now if call.link is None else None
         call.look_at = now

@@ -35,6 +35,8 @@ REDIAL_CALLEE_SECONDS: Final = 10.0
 REDIAL_CLOSED_SECONDS: Final = 0.5
 REDIAL_CLOSED_CALLEE_SECONDS: Final = 4.0
 """The same after the link has ended."""
+FOLLOW_SECONDS: Final = 1.0
+"""A link of the call that was silent for so long is left for another one on which the other side is heard."""
 LOST_SECONDS: Final = 20.0
 """Of silence: the call is given up."""
 EARLY_MAX: Final = 25
@@ -138,6 +140,11 @@ class Call:
     def live_legs(self) -> list[Leg]:
         """Those that may still come to something."""
         return [leg for leg in self.legs.values() if not leg.is_over]
+
+    def usable_link(self) -> int | None:
+        """Of its links the one heard last; of a call that is up, none on which a RESUME is still unanswered."""
+        legs = [leg for leg in self.live_legs() if self.state is not State.UP or leg.give_up_at is None]
+        return max(legs, key=lambda leg: leg.heard_at).link if legs else None
 
     def fail(self, ending: Ending, reason: str = "") -> None:
         """Note why a device does not take the call; the reason most worth telling is kept."""

@@ -111,10 +111,10 @@ def test_offers_without_end_ring_a_few_times_and_leave_nothing() -> None:
         world.run(0.02)
     world.run(2.0)
     assert len(bob.all(CallIncoming)) <= 8
-    assert bob.state is None
     assert bob.calls.counters["call message: too many"] > 400
     assert len(bob.calls.speaker) <= 2
-    world.run(100.0)
+    world.run(100.0)  # the last CANCEL may be among those dropped: then it rings to its end
+    assert bob.state is None
     assert bob.is_clean
 
 
@@ -130,7 +130,8 @@ def test_offers_on_many_links_are_bounded() -> None:
     bob.do("decline")
     world.run(120.0)
     assert bob.state is None
-    assert bob.is_clean
+    assert len(bob.calls.speaker) == len(bob.peers.voice_links) == 0
+    assert len(bob.peers.links) == 1, "the first one, on which nothing was ever said"
     assert LANES_MAX > LINGERING_MAX
 
 
