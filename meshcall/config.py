@@ -30,6 +30,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind_ipv4: str = ""
     bind_ipv6: str = ""
     private: bool = False
+    port_mapping: bool = True
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +116,8 @@ bind_ipv4 = ""
 bind_ipv6 = ""
 # true: a network of your own.  Public routers are never asked and no name of theirs is resolved.
 private = false
+# Ask the router to forward the UDP port to this node (PCP, NAT-PMP, UPnP), so that calls find a direct way in.
+port_mapping = true
 
 [dht]
 # Nodes to start from, "host:port" or "[ipv6]:port".  Nodes of the last run are tried before, and, in

@@ -31,6 +31,7 @@ from meshcall.dht.events import (
 from meshcall.dht.node import Dht
 from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
+from meshcall.path.candidates import is_private
 from meshcall.peers.core import Peers
 from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
@@ -121,6 +122,7 @@ class Node:
         self._certificate: Certificate | None = None
         self._with_addresses = False
         self._outside: dict[int, Endpoint] = {}
+        self._mapped: tuple[Endpoint, ...] = ()
         self._publisher: Publisher | None = None
         self._republish_at: float | None = None
         self._failed_at: float | None = None
@@ -220,6 +222,7 @@ class Node:
         )  # fmt: skip
         self.dht.sighted = []
         self.station.set_hosts(now, self._local)
+        self.station.set_mapped(now, self._mapped)
         self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
         if self._joined:
@@ -279,6 +282,14 @@ class Node:
             self.station.set_hosts(now, self._local)
         self._settle(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to our port: candidates, and of the record where it names addresses."""
+        self._mapped = tuple(mapped)
+        if self.station is not None:
+            self.station.set_mapped(now, self._mapped)
+        self._tell_entry(now)
+        self._settle(now)
+
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept: find the network anew and publish at once."""
         self.counters["network changed"] += 1
@@ -320,7 +331,8 @@ class Node:
             return
         unix_time = self.unix_time(now)
         certificate = self._certificate or self._certify(unix_time)
-        outside = self._outside.values() if self._with_addresses else ()
+        public = [where for where in self._mapped if not is_private(where)]  # behind a second NAT it helps no stranger
+        outside = dict.fromkeys((*public, *self._outside.values())) if self._with_addresses else ()
         entry = DeviceEntry(
             serial=device.serial,
             static=device.public,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,6 +19,7 @@ import trio
 from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
+from meshcall.daemon.mapping import PortMapping
 from meshcall.daemon.pings import Switchboard
 from meshcall.daemon.start_points import Contact, Saved
 from meshcall.dht.config import DhtConfig
@@ -85,7 +88,6 @@ class LiveNode:
         """Opens the sockets: UsageError where the port is taken.  `read_only`: a guest that serves nobody."""
         self.config = config
         self.joined = trio.Event()
-        self.saved = saved
         self.switchboard = Switchboard()
         self._suite = suite
         self._started_looking = trio.Event()
@@ -115,6 +117,10 @@ class LiveNode:
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
         self._extra = ExtraSockets(sockets, config.network.bind_ipv4, self._on_extra)
         self.driven.elsewhere = self._extra.send
+        self.saved = replace(saved, secret=saved.secret or secrets.token_bytes(start_points.SECRET_BYTES))
+        self.mapping = PortMapping(
+            self.endpoints, self.saved.secret, wanted=config.network.port_mapping and not read_only
+        )
         self._tell_addresses(read_addresses())
 
     def _open_sockets(self, last_port: int) -> list[socket.socket]:
@@ -146,6 +152,7 @@ class LiveNode:
             nursery.start_soon(self._find_network)
             nursery.start_soon(watch_sleep, self._on_slept, sleeping_clock(), time.monotonic)
             nursery.start_soon(watch_addresses, self._on_addresses, read_addresses)
+            nursery.start_soon(self.mapping.run, self._on_mapping)
             task_status.started()
 
     # Finding the network
@@ -317,6 +324,11 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.set_clock(now, time.time())
             self.node.network_changed(now)
+        self.mapping.network_changed()
+
+    def _on_mapping(self) -> None:
+        with self.driven.turn() as now:
+            self.node.set_mapped(now, self.mapping.endpoints)
 
     def _tell_addresses(self, addresses: Addresses) -> None:
         with self.driven.turn() as now:

@@ -172,7 +172,9 @@ class Service:
 
     def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        self.live.saved = Saved(self._port, self.live.good_contacts() or self.live.saved.contacts)
+        self.live.saved = Saved(
+            self._port, self.live.good_contacts() or self.live.saved.contacts, self.live.saved.secret
+        )
         return self.live.saved
 
     def _write(self, saved: Saved) -> None:
@@ -192,8 +194,13 @@ class Service:
             "offline": start_points.is_offline(),
             "private": self.live.config.network.private,
             **said["network"],
+            "port_mapping": self.live.mapping.status(trio.current_time()),
         }
-        said["counters"] |= {"udp": self.live.udp_counters, "api": dict(self._server.counters)}
+        said["counters"] |= {
+            "udp": self.live.udp_counters,
+            "port mapping": self.live.mapping.counters,
+            "api": dict(self._server.counters),
+        }
         return {
             "version": __version__,
             "pid": os.getpid(),

@@ -92,6 +92,7 @@ class Station:
         self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
+        self._mapped: tuple[Endpoint, ...] = ()
         self._watch = PortWatch()
         self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
@@ -337,6 +338,11 @@ class Station:
         self._outside = tuple(outside)
         self._tell(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to us."""
+        self._mapped = tuple(mapped)
+        self._tell(now)
+
     def sighted(self, now: float, sightings: Iterable[tuple[Endpoint, Endpoint]]) -> None:
         """Who answered a question of ours, and at which endpoint it saw us."""
         for observer, seen in sightings:
@@ -363,5 +369,5 @@ class Station:
             self._shown = last  # of a NAT with a port for each destination one is as good as any
         observed = dict.fromkeys((*self._outside, *self._seen, *(() if self._shown is None else (self._shown,))))
         leases = self._leasing.candidates() if self._leasing is not None else []
-        candidates = gather(hosts=self._hosts, observed=observed, leases=leases)
+        candidates = gather(hosts=self._hosts, observed=observed, mapped=self._mapped, leases=leases)
         self.peers.set_local(now, candidates, ports)
