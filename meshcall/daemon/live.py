@@ -19,6 +19,7 @@ import trio
 from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
+from meshcall.daemon.forwarding import Forwarding
 from meshcall.daemon.mapping import PortMapping
 from meshcall.daemon.pings import Switchboard
 from meshcall.daemon.start_points import Contact, Saved
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from meshcall.core import Endpoint
     from meshcall.crypto.suite import Suite
     from meshcall.drivers.control import EventSink
+    from meshcall.identity import Device, Identity
     from meshcall.record.events import ResolverEvent
 
 CLOCK_TELL_SECONDS = 1.0
@@ -118,6 +120,7 @@ class LiveNode:
         self._extra = ExtraSockets(sockets, config.network.bind_ipv4, self._on_extra)
         self.driven.elsewhere = self._extra.send
         self.saved = replace(saved, secret=saved.secret or secrets.token_bytes(start_points.SECRET_BYTES))
+        self.forwarding = Forwarding()
         self.mapping = PortMapping(
             self.endpoints, self.saved.secret, wanted=config.network.port_mapping and not read_only
         )
@@ -148,12 +151,20 @@ class LiveNode:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._extra.run)
             await nursery.start(self._driver.run)
+            self.forwarding.start(self._driver, self.driven, self._on_fault)
             nursery.start_soon(self._tell_time)
             nursery.start_soon(self._find_network)
             nursery.start_soon(watch_sleep, self._on_slept, sleeping_clock(), time.monotonic)
             nursery.start_soon(watch_addresses, self._on_addresses, read_addresses)
             nursery.start_soon(self.mapping.run, self._on_mapping)
             task_status.started()
+
+    def publish(self, identity: Identity, device: Device) -> None:
+        """Keep a record of this device up, and be the relay for others that the configuration says."""
+        with self.driven.turn() as now:
+            always = self.config.record.publish_addresses == "always"
+            self.node.publish(now, identity, device, with_addresses=always)
+        self.forwarding.start(self._driver, self.driven, self._on_fault)
 
     # Finding the network
 

@@ -113,13 +113,7 @@ class Service:
                 await nursery.start(self.live.run)
                 await nursery.start(self._server.run, listener)
                 if self._owner is not None:
-                    with self.live.driven.turn() as now:
-                        self.live.node.publish(
-                            now,
-                            self._owner.identity,
-                            self._owner.device,
-                            with_addresses=self.live.config.record.publish_addresses == "always",
-                        )
+                    self.live.publish(self._owner.identity, self._owner.device)
                 self._save()  # the port; and a home that cannot be written is told of now, not in the night
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._feed_watchdog)
@@ -240,7 +234,7 @@ class Service:
         return {
             "mode": self.live.config.relay.mode,
             "reachable": status.reachable,
-            **shapes.relay(self.live.node.station, now),
+            **shapes.relay(self.live.node.station, now, self.live.forwarding.status()),
         }
 
     async def _republish(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:

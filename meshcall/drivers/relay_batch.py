@@ -199,7 +199,8 @@ class MmsgBatch4(_Mmsg):
         )  # fmt: skip
         quotas = self._quotas
         quotas.refill(now)
-        room, least, refused = quotas.uplink.left, quotas.packet_bytes_min, 0
+        before = quotas.uplink.left
+        room, least, refused = before, quotas.packet_bytes_min, 0
         skipped: list[int] = []
         # Places of the slot's id, sender and length; a zip of ranges costs less than three products.
         for at, pair, length_at in zip(
@@ -230,7 +231,7 @@ class MmsgBatch4(_Mmsg):
                     continue
             self._hand_over(pair >> 1)
             skipped.append(pair >> 1)
-        quotas.uplink.left = room
+        quotas.uplink.left -= before - room  # not `= room`: the node's thread may have refilled it meanwhile
         self._runs(count, skipped)
         self.counters["forwarded"] += count - len(skipped)
         if refused:
