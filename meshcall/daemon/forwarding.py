@@ -11,7 +11,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-from meshcall.drivers.udp import datagrams_dropped, enlarge_buffers
+from meshcall.drivers.udp import datagrams_dropped
 from meshcall.logs import log
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from meshcall.drivers.relay_hot import HotPath
     from meshcall.drivers.udp import Driven, NodeDriver
     from meshcall.node import Node
-
-BUFFER_BYTES = 4 << 20
-"""Of each socket of a relay: 200 calls fill it in half a second, if the relay is kept from running so long."""
 
 _log = logging.getLogger("meshcall.relay")
 
@@ -50,8 +47,6 @@ class Forwarding:
             self._say_slow("no poll(2) here")
             return
         self._sockets = driven.give_up_reading()
-        for one in self._sockets:
-            enlarge_buffers(one, BUFFER_BYTES)
         self._hot = HotPath(self._sockets, station.relay, driven.deliver, driven.settle, on_fault=on_fault)
         driven.after_turn = self._hot.update
         self._way = "recvmmsg" if has_mmsg() else "recvfrom"

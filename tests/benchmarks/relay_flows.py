@@ -68,9 +68,7 @@ class Linked:
         self._suite = Sodium()
         self._relay = direct(endpoint(*relay))
         asker = End((ip, port), relay)
-        answer = asker.ask(
-            wire.hello(bytes(8)), wire.HELLO_ANSWER
-        )
+        answer = asker.ask(wire.hello(bytes(8)), wire.HELLO_ANSWER)
         self._static = wire.decode_hello_answer(answer).static
         asker.close()
 
