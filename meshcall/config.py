@@ -31,6 +31,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind_ipv6: str = ""
     private: bool = False
     port_mapping: bool = True
+    lan: bool = True
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +119,9 @@ bind_ipv6 = ""
 private = false
 # Ask the router to forward the UDP port to this node (PCP, NAT-PMP, UPnP), so that calls find a direct way in.
 port_mapping = true
+# Call trusted contacts on the local network directly, and answer theirs there.  Who listens on that network
+# sees that a meshcall node calls somebody; strangers get no answer.
+lan = true
 
 [dht]
 # Nodes to start from, "host:port" or "[ipv6]:port".  Nodes of the last run are tried before, and, in

@@ -148,6 +148,14 @@ class Node:
             self._publisher.publish_now(now, self.unix_time(now))
         self._settle(now)
 
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group."""
+        if self.station is None:
+            self.counters["lan: nobody's node"] += 1
+        else:
+            self.station.receive_lan(now, source, data)
+            self._settle(now)
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
         due = self.dht.next_wake()

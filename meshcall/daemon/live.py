@@ -28,6 +28,7 @@ from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
 from meshcall.drivers.clock import sleeping_clock, watch_sleep
 from meshcall.drivers.extra import ExtraSockets
 from meshcall.drivers.interfaces import Addresses, local_endpoints, read_addresses, watch_addresses
+from meshcall.drivers.lan import LanSockets
 from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pair
 from meshcall.identity import read_address
 from meshcall.logs import log
@@ -94,6 +95,7 @@ class LiveNode:
         self._suite = suite
         self._started_looking = trio.Event()
         self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._uses_lan = config.network.lan and start_points.may_use_lan() and not read_only
         self._driver = NodeDriver(self._on_fault)
         sockets = self._open_sockets(0 if read_only else saved.port)
         families = tuple(4 if one.family.name == "AF_INET" else 6 for one in sockets)
@@ -112,7 +114,7 @@ class LiveNode:
             ),
             families=families,
             kem=MlKem768(),
-            policy=PeerPolicy(_keys(suite, config.contacts.trusted), config.link.answer_pings),
+            policy=PeerPolicy(_keys(suite, config.contacts.trusted), config.link.answer_pings, self._uses_lan),
             plan=_relay_plan(suite, config),
         )
         self.families = families
@@ -120,6 +122,8 @@ class LiveNode:
         self._extra = ExtraSockets(sockets, config.network.bind_ipv4, self._on_extra)
         self.driven.elsewhere = self._extra.send
         self.saved = replace(saved, secret=saved.secret or secrets.token_bytes(start_points.SECRET_BYTES))
+        self.lan = LanSockets(sockets if self._uses_lan else (), self._on_lan)
+        self._extra.to_lan = self.lan.send
         self.forwarding = Forwarding()
         self.mapping = PortMapping(
             self.endpoints, self.saved.secret, wanted=config.network.port_mapping and not read_only
@@ -144,13 +148,16 @@ class LiveNode:
     @property
     def udp_counters(self) -> dict[str, int]:
         """What the driver counted."""
-        return {**self._driver.counters, **{f"extra {name}": n for name, n in self._extra.counters.items()}}
+        more = {"extra": self._extra.counters, "lan": self.lan.counters}
+        named = {f"{part} {name}": count for part, counters in more.items() for name, count in counters.items()}
+        return {**self._driver.counters, **named}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._extra.run)
             await nursery.start(self._driver.run)
+            await nursery.start(self.lan.run)
             self.forwarding.start(self._driver, self.driven, self._on_fault)
             nursery.start_soon(self._tell_time)
             nursery.start_soon(self._find_network)
@@ -312,6 +319,13 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.people.receive_extra(now, key, source, data)
 
+    def _on_lan(self, source: Endpoint, data: bytes) -> None:
+        try:
+            with self.driven.turn() as now:
+                self.node.receive_lan(now, source, data)
+        except Exception as fault:
+            self._driver.report(fault)
+
     def _on_fault(self, fault: Exception) -> None:
         _log.error("a defect in meshcall; the node goes on", exc_info=fault)
 
@@ -336,6 +350,7 @@ class LiveNode:
             self.node.set_clock(now, time.time())
             self.node.network_changed(now)
         self.mapping.network_changed()
+        self.lan.network_changed()
 
     def _on_mapping(self) -> None:
         with self.driven.turn() as now:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from meshcall.config import Config
 
 OFFLINE_VARIABLE: Final = "MESHCALL_OFFLINE"
+NAMESPACE_VARIABLE: Final = "MESHCALL_NAMESPACE"
+"""Set by tests in a network namespace that they made, without a route to anywhere else."""
 PUBLIC_ROUTERS: Final = (
     "dht.libtorrent.org:25401",
     "dht.transmissionbt.com:6881",
@@ -47,6 +49,11 @@ Contact = tuple[bytes, Endpoint]
 def is_offline() -> bool:
     """Whether this process must not reach out on its own account: no names, no built-in router."""
     return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
+
+
+def may_use_lan() -> bool:
+    """Whether this process may send to the local networks' group: in a test only where it is in a namespace."""
+    return not is_offline() or os.environ.get(NAMESPACE_VARIABLE, "0") not in ("", "0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ class PeerPolicy:
     answer_pings: AnswerPings = "all"
     """Whose pings are answered.  An answer tells no more than the handshake before it: that the device is there."""
 
+    lan: bool = False
+    """Whether trusted identities are also called by the local networks; the owner's driver carries that."""
+
     def trust_of(self, own: bytes, identity: bytes) -> Trust:
         """What an identity that calls, or is called, may learn."""
         return Trust.FULL if identity in self.trusted or identity == own else Trust.NONE

@@ -16,11 +16,11 @@ from meshcall.core import Endpoint
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
-from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
+from meshcall.path.paths import LAN, direct, endpoint_of, is_tcp, relay_id, relayed
 from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
-from meshcall.peers.ways import SocketKey, by_socket
+from meshcall.peers.ways import TO_LAN, SocketKey, by_socket
 from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
 from meshcall.relay.discovery import Announce, Announcer, FindPeers
@@ -171,6 +171,14 @@ class Station:
         else:
             self.counters["not sealed, by an extra socket"] += 1
 
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group, from a neighbour: a piece of a first message."""
+        if data[:1] == bytes([KIND_PIECE]):
+            self.peers.receive_lan(now, direct(source), data)
+            self.carry(now)
+        else:
+            self.counters["lan: no piece"] += 1
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
         for part in (self.peers, self.relay, self._leasing, self._announcer):
@@ -270,7 +278,9 @@ class Station:
     def _send(self, now: float) -> None:
         for path, data in self.peers.outbox:
             lease = relay_id(path)
-            if lease is None:
+            if path == LAN:
+                self._outbox.append((TO_LAN, data))
+            elif lease is None:
                 where, key = endpoint_of(path), self.peers.kept.get(path)
                 self._outbox.append((where if key is None else by_socket(where, key), data))
             elif is_tcp(path):
