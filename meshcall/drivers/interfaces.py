@@ -54,12 +54,15 @@ class LocalNetwork:
         """4 or 6."""
         return 4 if len(self.address) == 4 else 6
 
+    @property
+    def network(self) -> int:
+        """The bits that all its addresses share."""
+        return int.from_bytes(self.address, "big") >> 8 * len(self.address) - self.prefix_bits
+
     def holds(self, host: bytes) -> bool:
         """Whether a packed address is of this network."""
-        if len(host) != len(self.address):
-            return False
         shift = 8 * len(host) - self.prefix_bits
-        return int.from_bytes(host, "big") >> shift == int.from_bytes(self.address, "big") >> shift
+        return len(host) == len(self.address) and int.from_bytes(host, "big") >> shift == self.network
 
 
 def read_networks() -> tuple[LocalNetwork, ...]:

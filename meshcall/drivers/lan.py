@@ -33,7 +33,7 @@ DATAGRAMS_PER_SECOND = 300.0
 DATAGRAMS_BURST = 300.0
 DATAGRAMS_PER_TURN = 32
 RECEIVE_BUFFER_BYTES = 64 * 1024
-INTERFACES_MAX = 16
+NETWORKS_MAX = 16
 FLOOD_PAUSE_SECONDS = 0.1
 LOOK_EVERY_SECONDS = 60.0
 """Between two looks at the interfaces where nobody told of a change."""
@@ -58,7 +58,7 @@ class LanSockets:
         self._deliver = deliver
         self._read_networks = read
         self._networks: dict[int, list[LocalNetwork]] = {}
-        """By family, one for each interface: where we send."""
+        """By family: where we send."""
         self._near: tuple[LocalNetwork, ...] = ()
         """All that we have neighbours on."""
         self._sockets: dict[int, socket.socket] = {}
@@ -136,7 +136,8 @@ class LanSockets:
             else:
                 main.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                one.bind((GROUP_V6, PORT))
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                one.bind(("::", PORT))  # a link-local group has another address on each interface: see `_receive`
         except OSError as problem:
             one.close()
             self._count("open", problem)
@@ -145,13 +146,15 @@ class LanSockets:
 
     def _look(self) -> None:
         """Join the group on each interface that leads to neighbours, and leave it where there are none any more."""
-        self._near = networks = self._read_networks()
+        self._near = networks = self._read_networks() if self._main else ()
         for family, main in self._main.items():
             bound = bytes(local_endpoint(main)[:-2])
             mine = [each for each in networks if each.family == family]
             if any(bound):
                 mine = [each for each in mine if each.address == bound]
-            self._networks[family] = list({each.interface: each for each in reversed(mine)}.values())[:INTERFACES_MAX]
+            # one address in each network, for neighbours are who share it; an interface may be in several
+            known = {(each.interface, each.network): each for each in reversed(mine)}
+            self._networks[family] = list(known.values())[:NETWORKS_MAX]
             if family in self._sockets:
                 self._join(family, {each.interface: each.address for each in self._networks[family]})
 
@@ -180,13 +183,16 @@ class LanSockets:
                     await trio.sleep(FLOOD_PAUSE_SECONDS)
                     break
                 try:
-                    data, name = one.recvfrom(PIECE_BYTES_MAX + 1)
+                    data, name, is_group = _receive(family, one)
                 except BlockingIOError:
                     break
                 except OSError as problem:
                     self._count("receive", problem)
                     break
-                self._take(family, data, name)
+                if is_group:
+                    self._take(family, data, name)
+                else:
+                    self.counters["not to the group"] += 1
             else:
                 await trio.sleep(0)
 
@@ -208,6 +214,15 @@ class LanSockets:
 
     def _count(self, what: str, problem: OSError) -> None:
         self.counters[f"{what} {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
+
+
+def _receive(family: int, one: socket.socket) -> tuple[bytes, Any, bool]:
+    """A datagram, its sender, and whether it was sent to the group."""
+    if family == 4:
+        return *one.recvfrom(PIECE_BYTES_MAX + 1), True
+    data, more, _, name = one.recvmsg(PIECE_BYTES_MAX + 1, socket.CMSG_SPACE(_PKTINFO6.size))
+    group = socket.inet_pton(socket.AF_INET6, GROUP_V6)
+    return data, name, any(kind == socket.IPV6_PKTINFO and value[:16] == group for _, kind, value in more)
 
 
 def _membership(family: int, interface: int, address: bytes, *, join: bool) -> tuple[int, int, bytes]:
