@@ -66,6 +66,9 @@ def lines(status: Json, *, counters: bool) -> list[str]:
         ]
         rows.append((f"IPv{family['family']}", "; ".join(parts)))
     rows.append(("Port mapping", _mapping(network["port_mapping"])))
+    lan = network["lan"]
+    listens = f"contacts are met directly (listening on {lan['joined']} interface{'s' * (lan['joined'] != 1)})"
+    rows.append(("Local network", listens if lan["on"] else f"off: {lan['off_because']}"))
     rows += _record_rows(status)
     rows.append(
         ("Stored", f"{store['items']} items ({store['item_bytes']} bytes) and {store['peers']} peers of others")

@@ -20,7 +20,7 @@ from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
 from meshcall.daemon.forwarding import Forwarding
-from meshcall.daemon.mapping import PortMapping
+from meshcall.daemon.mapping import OFFLINE, PortMapping
 from meshcall.daemon.pings import Switchboard
 from meshcall.daemon.start_points import Contact, Saved
 from meshcall.dht.config import DhtConfig
@@ -165,6 +165,11 @@ class LiveNode:
             nursery.start_soon(watch_addresses, self._on_addresses, read_addresses)
             nursery.start_soon(self.mapping.run, self._on_mapping)
             task_status.started()
+
+    def lan_status(self) -> dict[str, Any]:
+        """As docs/control-api.md has it."""
+        off = None if self._uses_lan else OFFLINE if self.config.network.lan else "[network] lan is false"
+        return {"on": self._uses_lan, "off_because": off, "joined": self.lan.joined}
 
     def publish(self, identity: Identity, device: Device) -> None:
         """Keep a record of this device up, and be the relay for others that the configuration says."""

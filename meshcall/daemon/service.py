@@ -188,6 +188,7 @@ class Service:
             "offline": start_points.is_offline(),
             "private": self.live.config.network.private,
             **said["network"],
+            "lan": self.live.lan_status(),
             "port_mapping": self.live.mapping.status(trio.current_time()),
         }
         said["counters"] |= {
