@@ -33,6 +33,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind_ipv4: str = ""
     bind_ipv6: str = ""
     private: bool = False
+    port_mapping: bool = True
+    lan: bool = True
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +143,11 @@ bind_ipv4 = ""
 bind_ipv6 = ""
 # true: a network of your own.  Public routers are never asked and no name of theirs is resolved.
 private = false
+# Ask the router to forward the UDP port to this node (PCP, NAT-PMP, UPnP), so that calls find a direct way in.
+port_mapping = true
+# Call trusted contacts on the local network directly, and answer theirs there.  Who listens on that network
+# sees that a meshcall node calls somebody; strangers get no answer.
+lan = true
 
 [dht]
 # Nodes to start from, "host:port" or "[ipv6]:port".  Nodes of the last run are tried before, and, in

@@ -35,6 +35,7 @@ from meshcall.dht.events import (
 from meshcall.dht.node import Dht
 from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
+from meshcall.path.candidates import is_private
 from meshcall.peers.core import Peers
 from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
@@ -128,6 +129,7 @@ class Node:
         self._certificate: Certificate | None = None
         self._with_addresses = False
         self._outside: dict[int, Endpoint] = {}
+        self._mapped: tuple[Endpoint, ...] = ()
         self._publisher: Publisher | None = None
         self._republish_at: float | None = None
         self._failed_at: float | None = None
@@ -152,6 +154,14 @@ class Node:
             self._failed_at = None  # the network speaks again: no need to sit out a long pause
             self._publisher.publish_now(now, self.unix_time(now))
         self._settle(now)
+
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group."""
+        if self.station is None:
+            self.counters["lan: nobody's node"] += 1
+        else:
+            self.station.receive_lan(now, source, data)
+            self._settle(now)
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
@@ -238,6 +248,7 @@ class Node:
         self.set_call_policy(self._call_policy)
         self.dht.sighted = []
         self.station.set_hosts(now, self._local)
+        self.station.set_mapped(now, self._mapped)
         self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
         if self._joined:
@@ -315,6 +326,14 @@ class Node:
             self.station.set_hosts(now, self._local)
         self._settle(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to our port: candidates, and of the record where it names addresses."""
+        self._mapped = tuple(mapped)
+        if self.station is not None:
+            self.station.set_mapped(now, self._mapped)
+        self._tell_entry(now)
+        self._settle(now)
+
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept: find the network anew and publish at once."""
         self.counters["network changed"] += 1
@@ -356,7 +375,8 @@ class Node:
             return
         unix_time = self.unix_time(now)
         certificate = self._certificate or self._certify(unix_time)
-        outside = self._outside.values() if self._with_addresses else ()
+        public = [where for where in self._mapped if not is_private(where)]  # behind a second NAT it helps no stranger
+        outside = dict.fromkeys((*public, *self._outside.values())) if self._with_addresses else ()
         leases = () if self.station is None else self.station.leases
         entry = entry_of(device, certificate, leases, outside, offers_ml_kem=self._kem is not None)
         publisher.set_entry(now, unix_time, entry)

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
     from meshcall.drivers.files import Folders
 
+_WAYS = {
+    "recvmmsg": "many with one call, in a thread of their own",
+    "recvfrom": "one by one, in a thread of their own",
+    "node": "in the node's own loop",
+}
+
 
 @click.group(name="relay")
 def command() -> None:
@@ -43,7 +49,9 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     relay = result["relay"]
     if relay is None:
         return aligned([*rows, ("Own relay", "off; `meshcall up --relay` makes this node one")])
-    counters = relay["counters"]
+    forwarding = relay["forwarding"]
+    forwarded = relay["counters"].get("forwarded", 0) + forwarding["counters"].get("forwarded", 0)
+    dropped = sum(one["dropped"] or 0 for one in forwarding["sockets"])
     reachable = {True: "yes", False: "no: nobody can use this relay", None: "not known yet"}[result["reachable"]]
     rows += [
         ("Own relay", {"open": "for everybody", "list": "for a list of people"}[relay["mode"]]),
@@ -51,6 +59,8 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         ("Devices", f"{relay['leases']} have a place, {relay['member_leases']} of them of this home"),
         ("Flows", f"{relay['established']} carry packets, {relay['flows'] - relay['established']} wait for an answer"),
         ("Load", f"{relay['load']:.0%} of {relay['kbit_per_second_max']} kbit/s"),
-        ("Forwarded", f"{counters.get('forwarded', 0)} packets"),
+        ("Forwarded", f"{forwarded} packets, {_WAYS[forwarding['path']]}"),
     ]
+    if dropped:
+        rows.append(("Lost", f"{dropped} packets came faster than this machine let the relay read them"))
     return aligned(rows)

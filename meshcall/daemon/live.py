@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -19,6 +21,8 @@ from meshcall.calls.policy import CallPolicy
 from meshcall.core import parse_endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.daemon import shapes, start_points
+from meshcall.daemon.forwarding import Forwarding
+from meshcall.daemon.mapping import OFFLINE, PortMapping
 from meshcall.daemon.pings import Switchboard
 from meshcall.daemon.start_points import Contact, Saved
 from meshcall.dht.config import DhtConfig
@@ -26,6 +30,7 @@ from meshcall.dht.events import Joined, OutsideChanged, ReachableChanged
 from meshcall.drivers.clock import sleeping_clock, watch_sleep
 from meshcall.drivers.extra import ExtraSockets
 from meshcall.drivers.interfaces import Addresses, local_endpoints, read_addresses, watch_addresses
+from meshcall.drivers.lan import LanSockets
 from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, open_udp_pair
 from meshcall.identity import read_address
 from meshcall.logs import log
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from meshcall.core import Endpoint
     from meshcall.crypto.suite import Suite
     from meshcall.drivers.control import EventSink
+    from meshcall.identity import Device, Identity
     from meshcall.record.events import ResolverEvent
 
 CLOCK_TELL_SECONDS = 1.0
@@ -99,13 +105,13 @@ class LiveNode:
         """Opens the sockets: UsageError where the port is taken.  `read_only`: a guest that serves nobody."""
         self.config = config
         self.joined = trio.Event()
-        self.saved = saved
         self.switchboard = Switchboard()
         self.on_call: Callable[[float, CallEvent], None] = lambda _now, _event: None
         """Hears of calls, within the node's turn."""
         self._suite = suite
         self._started_looking = trio.Event()
         self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._uses_lan = config.network.lan and start_points.may_use_lan() and not read_only
         self._driver = NodeDriver(self.on_fault)
         sockets = self._open_sockets(0 if read_only else saved.port)
         families = tuple(4 if one.family.name == "AF_INET" else 6 for one in sockets)
@@ -125,7 +131,10 @@ class LiveNode:
             families=families,
             kem=MlKem768(),
             policy=PeerPolicy(
-                _keys(suite, config.contacts.trusted), config.link.answer_pings, hides=config.call.direct == "never"
+                _keys(suite, config.contacts.trusted),
+                config.link.answer_pings,
+                hides=config.call.direct == "never",
+                lan=self._uses_lan,
             ),
             plan=_relay_plan(suite, config),
             call_policy=_call_policy(suite, config),
@@ -134,6 +143,13 @@ class LiveNode:
         self.driven: Driven[Node] = self._driver.add(self.node, sockets, self._on_events)
         self._extra = ExtraSockets(sockets, config.network.bind_ipv4, self._on_extra)
         self.driven.elsewhere = self._extra.send
+        self.saved = replace(saved, secret=saved.secret or secrets.token_bytes(start_points.SECRET_BYTES))
+        self.lan = LanSockets(sockets if self._uses_lan else (), self._on_lan)
+        self._extra.to_lan = self.lan.send
+        self.forwarding = Forwarding()
+        self.mapping = PortMapping(
+            self.endpoints, self.saved.secret, wanted=config.network.port_mapping and not read_only
+        )
         self._tell_addresses(read_addresses())
 
     def _open_sockets(self, last_port: int) -> list[socket.socket]:
@@ -154,18 +170,35 @@ class LiveNode:
     @property
     def udp_counters(self) -> dict[str, int]:
         """What the driver counted."""
-        return {**self._driver.counters, **{f"extra {name}": n for name, n in self._extra.counters.items()}}
+        more = {"extra": self._extra.counters, "lan": self.lan.counters}
+        named = {f"{part} {name}": count for part, counters in more.items() for name, count in counters.items()}
+        return {**self._driver.counters, **named}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._extra.run)
             await nursery.start(self._driver.run)
+            await nursery.start(self.lan.run)
+            self.forwarding.start(self._driver, self.driven, self.on_fault)
             nursery.start_soon(self._tell_time)
             nursery.start_soon(self._find_network)
             nursery.start_soon(watch_sleep, self._on_slept, sleeping_clock(), time.monotonic)
             nursery.start_soon(watch_addresses, self._on_addresses, read_addresses)
+            nursery.start_soon(self.mapping.run, self._on_mapping)
             task_status.started()
+
+    def lan_status(self) -> dict[str, Any]:
+        """As docs/control-api.md has it."""
+        off = None if self._uses_lan else OFFLINE if self.config.network.lan else "[network] lan is false"
+        return {"on": self._uses_lan, "off_because": off, "joined": self.lan.joined}
+
+    def publish(self, identity: Identity, device: Device) -> None:
+        """Keep a record of this device up, and be the relay for others that the configuration says."""
+        with self.driven.turn() as now:
+            always = self.config.record.publish_addresses == "always"
+            self.node.publish(now, identity, device, with_addresses=always)
+        self.forwarding.start(self._driver, self.driven, self.on_fault)
 
     # Finding the network
 
@@ -315,6 +348,13 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.people.receive_extra(now, key, source, data)
 
+    def _on_lan(self, source: Endpoint, data: bytes) -> None:
+        try:
+            with self.driven.turn() as now:
+                self.node.receive_lan(now, source, data)
+        except Exception as fault:
+            self._driver.report(fault)
+
     def on_fault(self, fault: Exception) -> None:
         """Write down what should never have been raised; to be called while it is being handled."""
         _log.error("a defect in meshcall; the node goes on", exc_info=fault)
@@ -339,6 +379,12 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.set_clock(now, time.time())
             self.node.network_changed(now)
+        self.mapping.network_changed()
+        self.lan.network_changed()
+
+    def _on_mapping(self) -> None:
+        with self.driven.turn() as now:
+            self.node.set_mapped(now, self.mapping.endpoints)
 
     def _tell_addresses(self, addresses: Addresses) -> None:
         with self.driven.turn() as now:

@@ -152,13 +152,7 @@ class Service:
                 nursery.start_soon(self._calls.run)
                 await nursery.start(self._server.run, listener)
                 if self._owner is not None:
-                    with self.live.driven.turn() as now:
-                        self.live.node.publish(
-                            now,
-                            self._owner.identity,
-                            self._owner.device,
-                            with_addresses=self.live.config.record.publish_addresses == "always",
-                        )
+                    self.live.publish(self._owner.identity, self._owner.device)
                 self._save()  # the port; and a home that cannot be written is told of now, not in the night
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._feed_watchdog)
@@ -211,7 +205,9 @@ class Service:
 
     def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        self.live.saved = Saved(self._port, self.live.good_contacts() or self.live.saved.contacts)
+        self.live.saved = Saved(
+            self._port, self.live.good_contacts() or self.live.saved.contacts, self.live.saved.secret
+        )
         return self.live.saved
 
     def _write(self, saved: Saved) -> None:
@@ -231,8 +227,14 @@ class Service:
             "offline": start_points.is_offline(),
             "private": self.live.config.network.private,
             **said["network"],
+            "lan": self.live.lan_status(),
+            "port_mapping": self.live.mapping.status(trio.current_time()),
         }
-        said["counters"] |= {"udp": self.live.udp_counters, "api": dict(self._server.counters)}
+        said["counters"] |= {
+            "udp": self.live.udp_counters,
+            "port mapping": self.live.mapping.counters,
+            "api": dict(self._server.counters),
+        }
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -272,7 +274,7 @@ class Service:
         return {
             "mode": self.live.config.relay.mode,
             "reachable": status.reachable,
-            **shapes.relay(self.live.node.station, now),
+            **shapes.relay(self.live.node.station, now, self.live.forwarding.status()),
         }
 
     async def _call(self, args: CallArgs, event: EventSink) -> Mapping[str, Any]:

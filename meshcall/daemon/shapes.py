@@ -204,12 +204,12 @@ def link(status: PeerStatus) -> Json:
     }
 
 
-def relay(station: Station | None, now: float) -> Json:
+def relay(station: Station | None, now: float, forwarding: Json) -> Json:
     """Leases at relays of others, and the relay of one's own."""
     core = None if station is None else station.relay
     return {
         "leases": [] if station is None else [_lease(one) for one in station.leases],
-        "relay": None if core is None else _relay(core.status(now)),
+        "relay": None if core is None else {**_relay(core.status(now)), "forwarding": forwarding},
     }
 
 

@@ -5,6 +5,7 @@ It is bytes, so that it can be a key and can stand in an outbox.  Only this file
     00 | endpoint                     straight to an endpoint, over UDP
     01 | endpoint of relay | 8 bytes  through a relay over UDP; the bytes are the id of the lease or flow
     02 | endpoint of relay | 8 bytes  through a relay over TCP
+    04                                to all devices of the local networks; for the first message of a dial only
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ Path = NewType("Path", bytes)
 
 RELAY_ID_BYTES = 8
 """Length of the id by which a relay knows a lease or a flow."""
+
+LAN = Path(b"\x04")
+"""To all devices of the local networks (docs/links.md); nothing comes by it: answers come by direct paths."""
 
 _DIRECT, _RELAY_UDP, _RELAY_TCP = b"\x00", b"\x01", b"\x02"
 _SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
@@ -49,7 +53,12 @@ def relay_id(path: Path) -> bytes | None:
 
 def is_relayed(path: Path) -> bool:
     """Whether a relay stands in between."""
-    return path[:1] != _DIRECT
+    return path[:1] in (_RELAY_UDP, _RELAY_TCP)
+
+
+def is_direct(path: Path) -> bool:
+    """Whether datagrams go straight to the device, over UDP."""
+    return path[:1] == _DIRECT
 
 
 def is_tcp(path: Path) -> bool:

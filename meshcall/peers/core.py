@@ -110,7 +110,9 @@ class Peers:
         self._ports = NO_PORTS
         self._peers: dict[int, Peer] = {}
         self._probers = 0
-        self._reaches = Reaches(self.links, self.events, own_static=device.public, families=families)
+        self._reaches = Reaches(
+            self.links, self.events, own_static=device.public, families=families, lan=policy.lan
+        )  # fmt: skip
         self._lease_dials: set[int] = set()
         self._due: list[tuple[float, int]] = []
         self._scheduled: dict[int, float] = {}
@@ -277,6 +279,13 @@ class Peers:
         self.links.receive(now, path, datagram)
         self._settle(now)
         self._key = None
+
+    def receive_lan(self, now: float, source: Path, datagram: bytes) -> None:
+        """Take one datagram of the local networks' group; only who is trusted with our addresses is answered."""
+        self.links.receive_lan(
+            now, source, datagram, lambda identity: self.policy.trust_of(self._own, identity).tells
+        )  # fmt: skip
+        self._settle(now)
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""

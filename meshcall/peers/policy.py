@@ -21,6 +21,8 @@ class PeerPolicy:
 
     hides: bool = False
     """Nobody learns an address, not even who is trusted."""
+    lan: bool = False
+    """Whether trusted identities are also called by the local networks; the owner's driver carries that."""
 
     def trust_of(self, own: bytes, identity: bytes) -> Trust:
         """What an identity that calls, or is called, may learn."""

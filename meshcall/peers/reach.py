@@ -14,7 +14,7 @@ from meshcall.errors import UsageError
 from meshcall.handshake.dial import Callee, DialError
 from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
 from meshcall.path.candidates import is_nonsense
-from meshcall.path.paths import Path, direct, relayed
+from meshcall.path.paths import LAN, Path, direct, relayed
 from meshcall.peers.events import PeerEvent, Unreached
 
 if TYPE_CHECKING:
@@ -74,11 +74,15 @@ def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
 class Reaches:
     """All attempts under way.  `events` is the list of the owner and appended to."""
 
-    def __init__(self, links: Links, events: list[PeerEvent], *, own_static: bytes, families: tuple[int, ...]) -> None:
+    def __init__(
+        self, links: Links, events: list[PeerEvent], *, own_static: bytes, families: tuple[int, ...], lan: bool = False
+    ) -> None:
+        """`lan`: whether people who are trusted with our addresses are called by the local networks too."""
         self._links = links
         self._events = events
         self._static = own_static
         self._families = families
+        self._lan = lan
         self._reaches: dict[int, Reach] = {}
         self._dials: dict[int, Reach] = {}  # by link to be
         self._last = 0
@@ -102,13 +106,14 @@ class Reaches:
             return 0
         for entry in devices:
             paths = paths_of(entry, self._families, relayed_only=reach.relayed_only)
-            if not paths or entry.static == self._static:
+            lan = LAN if self._lan and reach.trust.tells and not reach.relayed_only else None
+            if (not paths and lan is None) or entry.static == self._static:
                 continue
             if entry.static in reach.dials:
                 self._links.add_paths(now, reach.dials[entry.static], paths)
                 continue
             try:
-                link = self._links.dial(now, paths, Callee.of(reach.identity, entry))
+                link = self._links.dial(now, paths, Callee.of(reach.identity, entry), lan=lan)
             except DialError as problem:
                 reach.reason = str(problem)
                 continue

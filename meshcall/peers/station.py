@@ -16,11 +16,11 @@ from meshcall.core import Endpoint
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
-from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
+from meshcall.path.paths import LAN, direct, endpoint_of, is_tcp, relay_id, relayed
 from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
-from meshcall.peers.ways import SocketKey, by_socket
+from meshcall.peers.ways import TO_LAN, SocketKey, by_socket
 from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
 from meshcall.relay.discovery import Announce, Announcer, FindPeers
@@ -95,6 +95,7 @@ class Station:
         self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
+        self._mapped: tuple[Endpoint, ...] = ()
         self._watch = PortWatch()
         self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
@@ -172,6 +173,14 @@ class Station:
             self.carry(now)
         else:
             self.counters["not sealed, by an extra socket"] += 1
+
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group, from a neighbour: a piece of a first message."""
+        if data[:1] == bytes([KIND_PIECE]):
+            self.peers.receive_lan(now, direct(source), data)
+            self.carry(now)
+        else:
+            self.counters["lan: no piece"] += 1
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
@@ -272,7 +281,9 @@ class Station:
     def _send(self, now: float) -> None:
         for path, data in self.peers.outbox:
             lease = relay_id(path)
-            if lease is None:
+            if path == LAN:
+                self._outbox.append((TO_LAN, data))
+            elif lease is None:
                 where, key = endpoint_of(path), self.peers.kept.get(path)
                 self._outbox.append((where if key is None else by_socket(where, key), data))
             elif is_tcp(path):
@@ -341,6 +352,11 @@ class Station:
         self._outside = tuple(outside)
         self._tell(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to us."""
+        self._mapped = tuple(mapped)
+        self._tell(now)
+
     def sighted(self, now: float, sightings: Iterable[tuple[Endpoint, Endpoint]]) -> None:
         """Who answered a question of ours, and at which endpoint it saw us."""
         for observer, seen in sightings:
@@ -367,5 +383,5 @@ class Station:
             self._shown = last  # of a NAT with a port for each destination one is as good as any
         observed = dict.fromkeys((*self._outside, *self._seen, *(() if self._shown is None else (self._shown,))))
         leases = self._leasing.candidates() if self._leasing is not None else []
-        candidates = gather(hosts=self._hosts, observed=observed, leases=leases)
+        candidates = gather(hosts=self._hosts, observed=observed, mapped=self._mapped, leases=leases)
         self.peers.set_local(now, candidates, ports)

@@ -85,6 +85,11 @@ class People:
         """What a daemon has said."""
         return (self.folder / name / "daemon.log").read_text(errors="replace")
 
+    def port(self, name: str) -> int:
+        """The UDP port of a daemon, as it says."""
+        line = next(line for line in self.log(name).splitlines() if line.startswith("Listening"))
+        return int(line.split("UDP port ")[1].split(",")[0])
+
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "meshcall", *arguments]
 
