@@ -58,7 +58,8 @@ def test_contacts_link_through_the_relay_and_go_direct_where_it_is_possible(
 def test_contacts_on_one_local_network_link_there_at_once(people: People, one: str, two: str) -> None:
     said = people.ping(one, two, 10)
     assert said.get("answered") == 10, said
-    assert said["first_path"] == said["last_path"] == f"direct {people.lab.hosts[two]}:{people.port(two)}"
+    assert said["first_path"] == f"direct {people.lab.hosts[two]}:{people.port(two)}"
+    assert said["last_path"].startswith("direct"), "that, or by the hairpin of their router"
     print(f"direct after {(said['time_line']['direct'] - said['time_line']['first_packet']) * 1000:.0f} ms")
 
 
