@@ -68,6 +68,7 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leases: int = 2
     mode: Literal["open", "list", "off"] = "off"
     listed: tuple[str, ...] = ()
+    tcp_port: int | Literal["auto", "off"] = "auto"
     leases_max: int = 256
     uplink_kbit_per_second: int = 10_000
     lease_kbit_per_second: int = 640
@@ -153,6 +154,9 @@ leases = 2
 # packets for "open": everybody, "list": those in `listed` and in [home] members, "off": nobody.
 mode = "off"
 listed = []
+# For devices in networks that bar UDP, a relay takes TCP too, on this port.  "auto": 443 where this account may
+# use it, else the number of the UDP port or any free one; "off": no TCP.  Open it in your firewall.
+tcp_port = "auto"
 # Most devices that keep a place here.
 leases_max = 256
 # Most that is forwarded (thousands of bits a second): in all, for one place (a call takes about 130, both
@@ -260,6 +264,10 @@ def check(config: Config, source: str) -> Config:
         except UsageError as problem:
             raise ConfigError(f"{source}: [home] relays: {problem}") from None
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
+    tcp_port = config.relay.tcp_port
+    demand(
+        isinstance(tcp_port, str) or 1 <= tcp_port <= 65535, "[relay] tcp_port", 'must be 1 to 65535, "auto" or "off"'
+    )
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")
     for name in ("items_max", "item_bytes_max", "peers_max", "queries_per_second_max"):

@@ -172,7 +172,10 @@ class Service:
 
     def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        self.live.saved = Saved(self._port, self.live.good_contacts() or self.live.saved.contacts)
+        live = self.live
+        live.saved = Saved(
+            self._port, live.good_contacts() or live.saved.contacts, live.good_relays() or live.saved.relays
+        )
         return self.live.saved
 
     def _write(self, saved: Saved) -> None:
@@ -193,7 +196,11 @@ class Service:
             "private": self.live.config.network.private,
             **said["network"],
         }
-        said["counters"] |= {"udp": self.live.udp_counters, "api": dict(self._server.counters)}
+        said["counters"] |= {
+            "udp": self.live.udp_counters,
+            "tcp": self.live.tcp.counters,
+            "api": dict(self._server.counters),
+        }
         return {
             "version": __version__,
             "pid": os.getpid(),

@@ -35,6 +35,7 @@ RESOLVE_SECONDS_MAX: Final = 5.0
 ADDRESSES_PER_NAME_MAX: Final = 4
 NODES_FILE: Final = "nodes.json"
 NODES_MAX: Final = 300
+RELAYS_MAX: Final = 8
 NODES_FILE_BYTES_MAX: Final = 256 * 1024
 _VERSION: Final = 1
 _DAMAGE = (StateError, UsageError, ValueError, TypeError, KeyError, RecursionError)
@@ -54,6 +55,8 @@ class Saved:
 
     port: int = 0
     contacts: tuple[Contact, ...] = ()
+    relays: tuple[Endpoint, ...] = ()
+    """Where relays took TCP connections, for a start in a network that bars UDP."""
 
 
 def load(folder: Path) -> tuple[Saved, str | None]:
@@ -77,13 +80,15 @@ def _decode(raw: bytes) -> Saved:
         raise ValueError("out of range")
     if any(len(node_id) != 20 for node_id, _ in contacts):
         raise ValueError("not a node ID")
-    return Saved(port, contacts)
+    relays = tuple(parse_endpoint(where) for where in content.get("relays", ())[:RELAYS_MAX])
+    return Saved(port, contacts, relays)
 
 
 def save(folder: Path, saved: Saved) -> None:
     """Write it down.  Raises StateError."""
     nodes = [[node_id.hex(), show_endpoint(where)] for node_id, where in saved.contacts[:NODES_MAX]]
-    text = json.dumps({"version": _VERSION, "port": saved.port, "nodes": nodes})
+    relays = [show_endpoint(where) for where in saved.relays[:RELAYS_MAX]]
+    text = json.dumps({"version": _VERSION, "port": saved.port, "nodes": nodes, "relays": relays})
     files.write(folder / NODES_FILE, text.encode() + b"\n")
 
 

@@ -148,6 +148,16 @@ class RelayHolder:
             else:
                 self._go_back(now, seat)
 
+    def gone(self, now: float, place: Place) -> None:
+        """Our TCP connection to a relay ended, or could not be opened: show ourselves on a new one, then check."""
+        for seat in self._seats.values():
+            if seat.place != place or seat.link is None or seat.stage not in (Stage.PROVING, Stage.HELD) or seat.nonce:
+                continue  # a dial or check is under way and will tell
+            if now - seat.shown_at >= CHECK_AGAIN_SECONDS[0]:
+                seat.shown_at = now
+                seat.due = now + CHECK_AGAIN_SECONDS[0]
+                self.requests.append(Show(seat.link))
+
     def rotate(self, now: float) -> None:
         """New lease ids (the record begins a new period); old ones live on for `OVERLAP_SECONDS`."""
         for seat in self._seats.values():

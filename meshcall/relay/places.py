@@ -26,6 +26,11 @@ def tcp_place(endpoint: Endpoint, connection: int) -> Place:
     return Place(endpoint + connection.to_bytes(CONNECTION_BYTES, "big"))
 
 
+def connection_of_place(place: Place) -> int:
+    """The number of a TCP connection; 0 where we opened it."""
+    return int.from_bytes(place[-CONNECTION_BYTES:], "big")
+
+
 def is_tcp_place(place: bytes) -> bool:
     """Whether this is a TCP connection."""
     return len(place) in _TCP_SIZES

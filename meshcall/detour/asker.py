@@ -1,0 +1,337 @@
+"""The asking side: carries what publisher, resolvers and relay search want of the DHT to gateways, over TCP.
+
+Used while UDP goes nowhere.  Knows places where a gateway may be, knocks, keeps two open, and asks both:
+every item is checked against its key here, so a gateway can withhold, and nothing else.  A store under
+`cas` goes to one gateway after the other, as two at once would each find the other's item in their way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from meshcall.core import Endpoint
+from meshcall.crypto.suite import Verifier
+from meshcall.dht.events import GetFinished, Holder, ItemFound, PeersFinished, PutFinished, Report
+from meshcall.dht.items import MutableItem, signing_buffer
+from meshcall.errors import BadPacket
+from meshcall.record.requests import Get, Put
+from meshcall.relay.discovery import FindPeers
+from meshcall.relay.places import Place, endpoint_of_place
+from meshcall.wire import detour as wire
+from meshcall.wire import krpc
+from meshcall.wire.bencode import decode_untrusted
+
+GATEWAYS_WANTED = 2
+PLACES_MAX = 32
+"""Places remembered where a gateway may be; those named first go first."""
+KNOCKING_MAX = 6
+"""Connections being tried at once."""
+KNOCK_SECONDS = 3.0
+"""A knock that is not answered in this time has failed."""
+AGAIN_SECONDS = 5.0
+AGAIN_SECONDS_MAX = 300.0
+"""Before a place that failed is tried again; doubled each time."""
+KEEP_SECONDS = 50.0
+"""An idle connection is knocked on so often, to be noticed when it is dead and not closed as idle."""
+ASK_SECONDS = 12.0
+"""A gateway that has not answered in this time has failed."""
+SECOND_SECONDS = 2.0
+"""After the first gateway's answer the second one's is waited for so long."""
+ASKS_MAX = 128
+"""Asked and not answered; more wait for nothing and are answered at once as by a DHT that is not there."""
+
+DetourRequest = Get | Put | FindPeers
+DetourAnswer = ItemFound | GetFinished | PutFinished | PeersFinished
+_NOTHING = Report(0.0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DetourAnswered:
+    """An event for the request of this token, as the DHT would have said it."""
+
+    token: int
+    event: DetourAnswer
+
+
+@dataclass(slots=True)
+class _Gateway:
+    place: Place
+    is_open: bool = False
+    knocked: float | None = None
+    """When a knock without an answer was sent."""
+    due: float = 0.0
+    """When to knock next."""
+    pause: float = AGAIN_SECONDS
+
+
+@dataclass(slots=True)
+class _Ask:
+    request: DetourRequest
+    began: float
+    left: list[Place]
+    """Gateways still to be asked, one after the other (a store under `cas`)."""
+    waiting: dict[Place, float] = field(default_factory=dict)
+    """Asked: until when an answer is awaited."""
+    holders: list[Holder] = field(default_factory=list)
+    best: MutableItem | None = None
+    peers: dict[Endpoint, None] = field(default_factory=dict)
+    stored: int = 0
+    errors: Counter[int] = field(default_factory=Counter)
+    answers: int = 0
+    requests: int = 0
+
+
+class Detour:
+    """`start` when UDP goes nowhere, `stop` when it does again."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.outbox: list[tuple[Place, bytes]] = []
+        self.events: list[DetourAnswered] = []
+        self.counters: Counter[str] = Counter()
+        self._verifier = verifier
+        self._gateways: dict[Place, _Gateway] = {}
+        self._asks: dict[int, _Ask] = {}
+        self._last = 0
+        self._turn = 0
+        self.is_running = False
+
+    @property
+    def gateways(self) -> tuple[Place, ...]:
+        """Those that answered a knock and have not failed since."""
+        return tuple(place for place, each in self._gateways.items() if each.is_open)
+
+    # Commands
+
+    def offer(self, now: float, places: tuple[Place, ...]) -> None:
+        """Places where a gateway may be, the likeliest first; they come before those named earlier."""
+        fresh = {place: self._gateways.get(place) or _Gateway(place, due=now) for place in places[:PLACES_MAX]}
+        self._gateways = {**fresh, **{place: each for place, each in self._gateways.items() if place not in fresh}}
+        for place in list(reversed(self._gateways)):
+            if len(self._gateways) <= PLACES_MAX:
+                break
+            if not self._gateways[place].is_open:
+                self._failed(now, self._gateways[place])
+                del self._gateways[place]
+        if self.is_running:
+            self._knock(now)
+
+    def start(self, now: float) -> None:
+        """Find gateways."""
+        if not self.is_running:
+            self.is_running = True
+            for each in self._gateways.values():
+                each.due, each.pause = now, AGAIN_SECONDS
+            self._knock(now)
+
+    def stop(self, now: float) -> None:
+        """The DHT itself can be asked again; what is under way is answered as by nobody."""
+        self.is_running = False
+        for each in self._gateways.values():
+            each.is_open, each.knocked = False, None
+        for token in list(self._asks):
+            self._finish(now, token)
+
+    def ask(self, now: float, request: DetourRequest) -> int:
+        """Carry a request to the gateways; DetourAnswered of this token follow."""
+        self._last = self._last % wire.NUMBER_MAX + 1
+        gateways = list(self.gateways)
+        if not gateways or len(self._asks) >= ASKS_MAX:
+            gateways = []
+        self._turn += 1
+        at = self._turn % max(len(gateways), 1)
+        gateways = (gateways[at:] + gateways[:at])[:GATEWAYS_WANTED]  # each is the first in turn
+        ask = self._asks[self._last] = _Ask(request, now, gateways)
+        self._send(now, self._last, ask)
+        return self._last
+
+    def cancel(self, token: int) -> None:
+        """No answer is needed any more."""
+        self._asks.pop(token, None)
+
+    # What comes in
+
+    def receive(self, now: float, place: Place, data: bytes) -> None:
+        """Take a message from a connection that we opened."""
+        gateway = self._gateways.get(place)
+        if gateway is None or not self.is_running:
+            self.counters["from no gateway of ours"] += 1
+            return
+        try:
+            number, tell = wire.decode(data)
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return
+        ask = self._asks.get(number)
+        if number == 0:
+            self._knock_answered(now, gateway, tell)
+        elif ask is None or place not in ask.waiting:
+            self.counters["answer not asked for"] += 1
+        else:
+            self._take(now, number, ask, place, tell)
+
+    def gone(self, now: float, place: Place) -> None:
+        """The connection ended, or could not be opened."""
+        gateway = self._gateways.get(place)
+        if gateway is not None and self.is_running:
+            was_open = gateway.is_open
+            self._failed(now, gateway)
+            if was_open:
+                gateway.due, gateway.pause = now, AGAIN_SECONDS  # it was good: once more at once
+            self._knock(now)
+
+    # Time
+
+    def wake(self, now: float) -> None:
+        """Do what time has made due."""
+        for token, ask in list(self._asks.items()):
+            late = [place for place, until in ask.waiting.items() if until <= now]
+            for place in late:
+                del ask.waiting[place]
+                gateway = self._gateways.get(place)
+                if gateway is not None and not ask.answers:
+                    self.counters["gateway silent"] += 1
+                    self._failed(now, gateway)
+            if late:
+                self._send(now, token, ask)
+        if self.is_running:
+            self._knock(now)
+
+    def next_wake(self) -> float | None:
+        """When `wake` wants to be called."""
+        times = [until for ask in self._asks.values() for until in ask.waiting.values()]
+        if self.is_running:
+            is_enough = len(self.gateways) >= GATEWAYS_WANTED
+            knocking = sum(each.knocked is not None and not each.is_open for each in self._gateways.values())
+            for each in self._gateways.values():
+                if each.knocked is not None:
+                    times.append(each.knocked + KNOCK_SECONDS)
+                elif each.is_open or (not is_enough and knocking < KNOCKING_MAX):
+                    times.append(each.due)
+        return min(times, default=None)
+
+    # Gateways
+
+    def _knock(self, now: float) -> None:
+        knocking = 0
+        for each in self._gateways.values():
+            if each.knocked is not None and each.knocked + KNOCK_SECONDS <= now:
+                self._failed(now, each)
+            knocking += each.knocked is not None and not each.is_open
+        room = KNOCKING_MAX - knocking if len(self.gateways) < GATEWAYS_WANTED else 0
+        for each in self._gateways.values():
+            if each.knocked is not None or each.due > now or not (each.is_open or room > 0):
+                continue
+            room -= not each.is_open
+            each.knocked = now
+            self.counters["knocks"] += 1
+            self.outbox.append((each.place, wire.encode(0, wire.Knock())))
+
+    def _knock_answered(self, now: float, gateway: _Gateway, tell: wire.Message) -> None:
+        if gateway.knocked is None:
+            self.counters["answer not asked for"] += 1
+            return
+        if isinstance(tell, wire.Serves):
+            gateway.knocked = None
+            gateway.pause = AGAIN_SECONDS
+            others = [place for place in self.gateways if place != gateway.place]
+            gateway.is_open = len(others) < GATEWAYS_WANTED and all(
+                endpoint_of_place(place)[:-2] != endpoint_of_place(gateway.place)[:-2] for place in others
+            )
+            gateway.due = now + KEEP_SECONDS  # of the others, which are spare, none is asked before one fails
+        else:
+            self.counters["gateway refuses"] += isinstance(tell, wire.Refused)
+            self._failed(now, gateway)
+
+    def _failed(self, now: float, gateway: _Gateway) -> None:
+        gateway.is_open, gateway.knocked = False, None
+        gateway.due = now + gateway.pause
+        gateway.pause = min(2 * gateway.pause, AGAIN_SECONDS_MAX)
+        for token, ask in list(self._asks.items()):
+            if ask.waiting.pop(gateway.place, None) is not None:
+                self._send(now, token, ask)
+
+    # Asking
+
+    def _send(self, now: float, token: int, ask: _Ask) -> None:
+        """Ask whoever is to be asked now; finish where nobody is left."""
+        request = ask.request
+        message: wire.Ask
+        match request:
+            case Get(public):
+                message = wire.AskItem(public)
+            case Put(item, cas):
+                message = wire.AskStore(item.public, item.seq, item.value, item.signature, cas)
+            case FindPeers(info_hash):
+                message = wire.AskPeers(info_hash)
+        one_by_one = isinstance(request, Put) and request.cas is not None
+        while ask.left and not (one_by_one and (ask.waiting or ask.answers)):
+            place = ask.left.pop(0)
+            gateway = self._gateways.get(place)
+            if gateway is not None and gateway.is_open:
+                ask.waiting[place] = now + ASK_SECONDS
+                ask.requests += 1
+                self.outbox.append((place, wire.encode(token, message)))
+        if not ask.waiting:
+            self._finish(now, token)
+
+    def _take(self, now: float, token: int, ask: _Ask, place: Place, tell: wire.Message) -> None:
+        request = ask.request
+        match tell:
+            case wire.TellItem(is_last, nodes, found) if isinstance(request, Get):
+                if found is not None:
+                    self._take_item(token, ask, request, found)
+                if not is_last:
+                    return
+                if nodes:
+                    ask.holders.append(Holder(bytes(krpc.ID_BYTES), endpoint_of_place(place), b""))
+            case wire.TellStored(stored, cas_refused, seq_refused, other) if isinstance(request, Put):
+                ask.stored += stored
+                for code, count in ((krpc.CAS_MISMATCH, cas_refused), (krpc.SEQ_TOO_OLD, seq_refused), (0, other)):
+                    if count:
+                        ask.errors[code] += count
+            case wire.TellPeers(peers) if isinstance(request, FindPeers):
+                ask.peers.update(dict.fromkeys(peers))
+            case wire.Refused(reason):
+                self.counters[f"refused: {wire.SHOW_REASON[reason]}"] += 1
+                del ask.waiting[place]
+                self._send(now, token, ask)
+                return
+            case _:
+                self.counters["answer of another kind"] += 1
+                return
+        ask.answers += 1
+        del ask.waiting[place]
+        for other_place in ask.waiting:  # one answer is here: the other is not waited for as long
+            ask.waiting[other_place] = min(ask.waiting[other_place], now + SECOND_SECONDS)
+        self._send(now, token, ask)
+
+    def _take_item(self, token: int, ask: _Ask, request: Get, found: tuple[int, bytes, bytes]) -> None:
+        """Tell of an item if it is the key owner's, and newer than what was told."""
+        seq, signature, value = found
+        if ask.best is not None and seq <= ask.best.seq:
+            self.counters["older item"] += seq < ask.best.seq
+            return
+        item = MutableItem(request.public, b"", seq, value, signature)
+        try:
+            decode_untrusted(value)
+        except BadPacket:
+            self.counters["item is no value"] += 1
+            return
+        if not self._verifier.verify(item.public, signing_buffer(b"", seq, value), signature):
+            self.counters["item is forged"] += 1
+            return
+        ask.best = item
+        self.events.append(DetourAnswered(token, ItemFound(token, item)))
+
+    def _finish(self, now: float, token: int) -> None:
+        ask = self._asks.pop(token)
+        report = Report(now - ask.began, ask.requests, ask.answers, 1)
+        match ask.request:
+            case Get():
+                event: DetourAnswer = GetFinished(token, ask.best, tuple(ask.holders), report)
+            case Put():
+                event = PutFinished(token, ask.stored, dict(ask.errors), report)
+            case FindPeers():
+                event = PeersFinished(token, tuple(ask.peers), (), report)
+        self.events.append(DetourAnswered(token, event))
