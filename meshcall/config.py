@@ -17,6 +17,7 @@ import msgspec
 from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
 from meshcall.errors import AddressError, ConfigError, UsageError
+from meshcall.relay.places import is_tcp_port
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
@@ -266,7 +267,9 @@ def check(config: Config, source: str) -> Config:
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
     tcp_port = config.relay.tcp_port
     demand(
-        isinstance(tcp_port, str) or 1 <= tcp_port <= 65535, "[relay] tcp_port", 'must be 1 to 65535, "auto" or "off"'
+        isinstance(tcp_port, str) or (tcp_port <= 65535 and is_tcp_port(tcp_port)),
+        "[relay] tcp_port",
+        'must be 443, 1024 to 65535, "auto" or "off"',
     )
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")

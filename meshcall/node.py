@@ -342,7 +342,7 @@ class Node:
             self._is_barred,
             len(self.carrier.detour.gateways),
             len(self._lookups),
-            {**self.counters, **(publisher.counters if publisher is not None else {})},
+            {**self.counters, **self.carrier.all_counters, **(publisher.counters if publisher is not None else {})},
         )
 
     # What is published

@@ -240,6 +240,8 @@ class Service:
         return {
             "mode": self.live.config.relay.mode,
             "reachable": status.reachable,
+            "tcp_port": self.live.tcp.port,
+            "tcp_connections": dict(zip(("with_us", "to_others"), self.live.tcp.connections, strict=True)),
             **shapes.relay(self.live.node.station, now),
         }
 

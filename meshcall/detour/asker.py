@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, port_of
 from meshcall.crypto.suite import Verifier
 from meshcall.dht.events import GetFinished, Holder, ItemFound, PeersFinished, PutFinished, Report
 from meshcall.dht.items import MutableItem, signing_buffer
+from meshcall.dht.node_id import is_global, is_usable
 from meshcall.errors import BadPacket
 from meshcall.record.requests import Get, Put
 from meshcall.relay.discovery import FindPeers
-from meshcall.relay.places import Place, endpoint_of_place
+from meshcall.relay.places import Place, endpoint_of_place, is_tcp_port
 from meshcall.wire import detour as wire
 from meshcall.wire import krpc
 from meshcall.wire.bencode import decode_untrusted
@@ -38,6 +39,8 @@ ASK_SECONDS = 12.0
 """A gateway that has not answered in this time has failed."""
 SECOND_SECONDS = 2.0
 """After the first gateway's answer the second one's is waited for so long."""
+ITEMS_MAX = 8
+"""Items of one gateway in one look-up; one that sends more has failed.  Each costs the check of a signature."""
 ASKS_MAX = 128
 """Asked and not answered; more wait for nothing and are answered at once as by a DHT that is not there."""
 
@@ -75,6 +78,8 @@ class _Ask:
     """Asked: until when an answer is awaited."""
     holders: list[Holder] = field(default_factory=list)
     best: MutableItem | None = None
+    told: Counter[Place] = field(default_factory=Counter)
+    """Items, by gateway."""
     peers: dict[Endpoint, None] = field(default_factory=dict)
     stored: int = 0
     errors: Counter[int] = field(default_factory=Counter)
@@ -279,8 +284,9 @@ class Detour:
         request = ask.request
         match tell:
             case wire.TellItem(is_last, nodes, found) if isinstance(request, Get):
-                if found is not None:
-                    self._take_item(token, ask, request, found)
+                if found is not None and not self._take_item(token, ask, place, request, found):
+                    self._failed(now, self._gateways[place])  # it lies, or floods: nothing more from there
+                    return
                 if not is_last:
                     return
                 if nodes:
@@ -291,7 +297,7 @@ class Detour:
                     if count:
                         ask.errors[code] += count
             case wire.TellPeers(peers) if isinstance(request, FindPeers):
-                ask.peers.update(dict.fromkeys(peers))
+                ask.peers.update(dict.fromkeys(each for each in peers if _may_be_relay(each, endpoint_of_place(place))))
             case wire.Refused(reason):
                 self.counters[f"refused: {wire.SHOW_REASON[reason]}"] += 1
                 del ask.waiting[place]
@@ -306,23 +312,28 @@ class Detour:
             ask.waiting[other_place] = min(ask.waiting[other_place], now + SECOND_SECONDS)
         self._send(now, token, ask)
 
-    def _take_item(self, token: int, ask: _Ask, request: Get, found: tuple[int, bytes, bytes]) -> None:
-        """Tell of an item if it is the key owner's, and newer than what was told."""
+    def _take_item(self, token: int, ask: _Ask, place: Place, request: Get, found: tuple[int, bytes, bytes]) -> bool:
+        """Tell of an item if it is the key owner's, and newer than what was told; False: no honest gateway sends it."""
         seq, signature, value = found
+        ask.told[place] += 1
+        if ask.told[place] > ITEMS_MAX:
+            self.counters["too many items"] += 1
+            return False
         if ask.best is not None and seq <= ask.best.seq:
             self.counters["older item"] += seq < ask.best.seq
-            return
+            return True
         item = MutableItem(request.public, b"", seq, value, signature)
         try:
             decode_untrusted(value)
         except BadPacket:
             self.counters["item is no value"] += 1
-            return
+            return False
         if not self._verifier.verify(item.public, signing_buffer(b"", seq, value), signature):
             self.counters["item is forged"] += 1
-            return
+            return False
         ask.best = item
         self.events.append(DetourAnswered(token, ItemFound(token, item)))
+        return True
 
     def _finish(self, now: float, token: int) -> None:
         ask = self._asks.pop(token)
@@ -335,3 +346,10 @@ class Detour:
             case FindPeers():
                 event = PeersFinished(token, tuple(ask.peers), (), report)
         self.events.append(DetourAnswered(token, event))
+
+
+def _may_be_relay(where: Endpoint, gateway: Endpoint) -> bool:
+    """Whether a connection may be tried to an endpoint that a gateway named: none inside our own network for a
+    gateway outside of it, and none to other people's services."""
+    local = is_global(where[:-2]) or not is_global(gateway[:-2])
+    return is_usable(where) and local and is_tcp_port(port_of(where))

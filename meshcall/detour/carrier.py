@@ -56,6 +56,14 @@ class Carrier:
         self._is_barred = False
 
     @property
+    def all_counters(self) -> dict[str, int]:
+        """Of all parts."""
+        found = dict(self.counters)
+        for name, counters in (("detour", self.detour.counters), ("gateway", self.gateway.counters)):
+            found |= {f"{name}: {what}": count for what, count in counters.items()}
+        return found
+
+    @property
     def is_barred(self) -> bool:
         """Whether gateways are asked instead of the DHT."""
         return self._is_barred

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshcall.drivers.relay_tcp import TcpPaths, TcpRelay, listen
-from meshcall.relay.places import Place, connection_of_place, is_tcp_place
+from meshcall.relay.places import TCP_PORT, Place, connection_of_place, is_tcp_place, is_tcp_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from meshcall.core import Endpoint
     from meshcall.drivers.relay_tcp import Deliver, Gone
 
-HTTPS_PORT = 443
-"""The port that networks which bar UDP mostly let pass."""
-
 
 def ports_to_try(wanted: int | str, udp_port: int) -> tuple[int, ...]:
     """Ports by the configuration: one of its choice, none ("off"), or the best that may be bound ("auto")."""
     if wanted == "off":
         return ()
-    return (HTTPS_PORT, udp_port, 0) if wanted == "auto" else (int(wanted),)
+    return (
+        tuple(port for port in (TCP_PORT, udp_port, 0) if not port or is_tcp_port(port))
+        if wanted == "auto"
+        else (int(wanted),)
+    )
 
 
 class TcpWays:

@@ -22,7 +22,7 @@ Path = NewType("Path", bytes)
 RELAY_ID_BYTES = 8
 """Length of the id by which a relay knows a lease or a flow."""
 
-CONNECTION_BYTES = 4
+_CONNECTION_BYTES = 4
 
 _DIRECT, _RELAY_UDP, _RELAY_TCP, _STREAM = b"\x00", b"\x01", b"\x02", b"\x03"
 _SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
@@ -46,19 +46,19 @@ def stream(where: Endpoint, connection: int) -> Path:
     """The path on a TCP connection to `where`; `connection` (below 2**32) is 0 for the one that we opened."""
     if len(where) not in _SIZES:
         raise ValueError("an endpoint has 6 or 18 bytes")
-    return Path(_STREAM + where + connection.to_bytes(CONNECTION_BYTES, "big"))
+    return Path(_STREAM + where + connection.to_bytes(_CONNECTION_BYTES, "big"))
 
 
 def endpoint_of(path: Path) -> Endpoint:
     """Where the datagrams go first: the device itself, or the relay."""
     if is_stream(path):
-        return Endpoint(path[1:-CONNECTION_BYTES])
+        return Endpoint(path[1:-_CONNECTION_BYTES])
     return Endpoint(path[1:-RELAY_ID_BYTES] if is_relayed(path) else path[1:])
 
 
 def connection_of(path: Path) -> int:
     """The number of the TCP connection of a stream path."""
-    return int.from_bytes(path[-CONNECTION_BYTES:], "big")
+    return int.from_bytes(path[-_CONNECTION_BYTES:], "big")
 
 
 def relay_id(path: Path) -> bytes | None:

@@ -16,6 +16,7 @@ from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
 from meshcall.path.candidates import is_nonsense
 from meshcall.path.paths import Path, direct, relayed
 from meshcall.peers.events import PeerEvent, Unreached
+from meshcall.relay.places import is_tcp_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +73,7 @@ def tcp_paths_of(entry: DeviceEntry, families: tuple[int, ...]) -> list[Path]:
         relayed(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), lease.lease_id, tcp=True)
         for lease in entry.leases
         for where in (lease.v4, lease.v6)
-        if lease.tcp_port is not None and where is not None and _usable(where, families)
+        if lease.tcp_port is not None and is_tcp_port(lease.tcp_port) and where is not None and _usable(where, families)
     ]
 
 

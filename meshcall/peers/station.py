@@ -103,7 +103,8 @@ class Station:
         self._watch = PortWatch()
         self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
-        self._is_barred = False
+        self.is_udp_barred = False
+        """Relays are reached over TCP."""
         if plan.policy is not None and plan.policy.mode != "off":
             # of the device's secret, so that a relay that starts again knows its leases
             secret = blake2b(device.secret, digest_size=32, person=b"meshcall relay").digest()
@@ -125,7 +126,7 @@ class Station:
                 wanted=self._plan.leases,
                 homes=self._plan.homes,
             )
-            self._leasing.set_tcp(now, self._is_barred)
+            self._leasing.set_tcp(now, self.is_udp_barred)
             self._ends.holder = self._leasing.holder
         is_open = self.relay is not None and self.relay.policy.mode == "open"
         if self._announcer is None and is_open and reachable:
@@ -402,7 +403,7 @@ class Station:
     def set_udp_barred(self, now: float, barred: bool) -> None:
         """UDP goes nowhere in this network (True), or it does (again): how relays are reached follows."""
         self.peers.set_udp_barred(barred)
-        self._is_barred = barred
+        self.is_udp_barred = barred
         if self._leasing is not None:
             self._leasing.set_tcp(now, barred)
         self.carry(now)

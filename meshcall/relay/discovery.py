@@ -18,7 +18,7 @@ from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.dht.node_id import subnet_of
 from meshcall.errors import BadPacket
 from meshcall.relay.candidate import RelayCandidate
-from meshcall.relay.places import Place, endpoint_of_place, is_tcp_place, tcp_place, udp_place
+from meshcall.relay.places import TCP_PORT, Place, endpoint_of_place, is_tcp_place, tcp_place, udp_place
 from meshcall.wire import relay as wire
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ PROBED_MAX = 32
 """Endpoints asked in one search."""
 PROBED_TCP_MAX = 8
 """Over TCP, where each takes one or two connections."""
-TCP_PORT = 443
-"""Where networks that bar UDP mostly let TCP pass."""
 PROBED_PER_SUBNET_MAX = 2
 """A crowd of addresses in one place cannot fill a sample."""
 HELLOS = 3
