@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from meshcall.core import Endpoint, port_of
+from meshcall.core import Endpoint
 from meshcall.crypto.suite import Verifier
 from meshcall.dht.events import GetFinished, Holder, ItemFound, PeersFinished, PutFinished, Report
 from meshcall.dht.items import MutableItem, signing_buffer
@@ -18,7 +18,7 @@ from meshcall.dht.node_id import is_global, is_usable
 from meshcall.errors import BadPacket
 from meshcall.record.requests import Get, Put
 from meshcall.relay.discovery import FindPeers
-from meshcall.relay.places import Place, endpoint_of_place, is_tcp_port
+from meshcall.relay.places import Place, endpoint_of_place
 from meshcall.wire import detour as wire
 from meshcall.wire import krpc
 from meshcall.wire.bencode import decode_untrusted
@@ -238,12 +238,12 @@ class Detour:
             return
         if isinstance(tell, wire.Serves):
             gateway.knocked = None
-            gateway.pause = AGAIN_SECONDS
             others = [place for place in self.gateways if place != gateway.place]
-            gateway.is_open = len(others) < GATEWAYS_WANTED and all(
-                endpoint_of_place(place)[:-2] != endpoint_of_place(gateway.place)[:-2] for place in others
-            )
-            gateway.due = now + KEEP_SECONDS  # of the others, which are spare, none is asked before one fails
+            host = endpoint_of_place(gateway.place)[:-2]
+            is_another_host = all(endpoint_of_place(place)[:-2] != host for place in others)
+            gateway.is_open = len(others) < GATEWAYS_WANTED and is_another_host
+            # one beyond those wanted is spare, and asked as soon as another fails
+            gateway.due = now + KEEP_SECONDS if gateway.is_open or not is_another_host else now
         else:
             self.counters["gateway refuses"] += isinstance(tell, wire.Refused)
             self._failed(now, gateway)
@@ -300,13 +300,17 @@ class Detour:
                 ask.peers.update(dict.fromkeys(each for each in peers if _may_be_relay(each, endpoint_of_place(place))))
             case wire.Refused(reason):
                 self.counters[f"refused: {wire.SHOW_REASON[reason]}"] += 1
-                del ask.waiting[place]
-                self._send(now, token, ask)
+                if reason in (wire.NOT_SERVED, wire.NO_NETWORK):
+                    self._failed(now, self._gateways[place])  # of no use for now; another one may be
+                else:
+                    del ask.waiting[place]
+                    self._send(now, token, ask)
                 return
             case _:
                 self.counters["answer of another kind"] += 1
                 return
         ask.answers += 1
+        self._gateways[place].pause = AGAIN_SECONDS
         del ask.waiting[place]
         for other_place in ask.waiting:  # one answer is here: the other is not waited for as long
             ask.waiting[other_place] = min(ask.waiting[other_place], now + SECOND_SECONDS)
@@ -350,6 +354,5 @@ class Detour:
 
 def _may_be_relay(where: Endpoint, gateway: Endpoint) -> bool:
     """Whether a connection may be tried to an endpoint that a gateway named: none inside our own network for a
-    gateway outside of it, and none to other people's services."""
-    local = is_global(where[:-2]) or not is_global(gateway[:-2])
-    return is_usable(where) and local and is_tcp_port(port_of(where))
+    gateway outside of it."""
+    return is_usable(where) and (is_global(where[:-2]) or not is_global(gateway[:-2]))

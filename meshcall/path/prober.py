@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
-from meshcall.path.candidates import Trust, is_private, path_to
+from meshcall.path.candidates import Trust, is_private, may_connect, path_to
 from meshcall.path.choice import choose, doubles
 from meshcall.path.events import (
     Frame,
@@ -445,7 +445,7 @@ class Prober:
     def _meet_over_tcp(self, now: float) -> None:
         """The peer's relays over TCP: connections, so only where nothing else works."""
         for candidate in self._exchange.peer.candidates:
-            if candidate.kind is Kind.RELAY_TCP:
+            if candidate.kind is Kind.RELAY_TCP and may_connect(candidate.endpoint):
                 self._meet_relay(now, path_to(candidate))
 
     def _meet_relay(self, now: float, path: Path) -> None:
