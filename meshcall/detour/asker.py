@@ -39,10 +39,12 @@ ASK_SECONDS = 12.0
 """A gateway that has not answered in this time has failed."""
 SECOND_SECONDS = 2.0
 """After the first gateway's answer the second one's is waited for so long."""
+HOLD_SECONDS = 4.0
+"""A question waits so long for a gateway where there is none, or where its connection broke."""
 ITEMS_MAX = 8
 """Items of one gateway in one look-up; one that sends more has failed.  Each costs the check of a signature."""
 ASKS_MAX = 128
-"""Asked and not answered; more wait for nothing and are answered at once as by a DHT that is not there."""
+"""Not answered yet; one more is answered at once, as by a DHT that is not there."""
 
 DetourRequest = Get | Put | FindPeers
 DetourAnswer = ItemFound | GetFinished | PutFinished | PeersFinished
@@ -72,6 +74,7 @@ class _Gateway:
 class _Ask:
     request: DetourRequest
     began: float
+    hold_until: float
     left: list[Place]
     """Gateways still to be asked, one after the other (a store under `cas`)."""
     waiting: dict[Place, float] = field(default_factory=dict)
@@ -141,12 +144,13 @@ class Detour:
         """Carry a request to the gateways; DetourAnswered of this token follow."""
         self._last = self._last % wire.NUMBER_MAX + 1
         gateways = list(self.gateways)
-        if not gateways or len(self._asks) >= ASKS_MAX:
-            gateways = []
+        hold_until = now + HOLD_SECONDS
+        if len(self._asks) >= ASKS_MAX:
+            gateways, hold_until = [], now
         self._turn += 1
         at = self._turn % max(len(gateways), 1)
         gateways = (gateways[at:] + gateways[:at])[:GATEWAYS_WANTED]  # each is the first in turn
-        ask = self._asks[self._last] = _Ask(request, now, gateways)
+        ask = self._asks[self._last] = _Ask(request, now, hold_until, gateways)
         self._send(now, self._last, ask)
         return self._last
 
@@ -197,14 +201,14 @@ class Detour:
                 if gateway is not None and not ask.answers:
                     self.counters["gateway silent"] += 1
                     self._failed(now, gateway)
-            if late:
+            if late or (not ask.waiting and ask.hold_until <= now):
                 self._send(now, token, ask)
         if self.is_running:
             self._knock(now)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        times = [until for ask in self._asks.values() for until in ask.waiting.values()]
+        times = [until for ask in self._asks.values() for until in ask.waiting.values() or (ask.hold_until,)]
         if self.is_running:
             is_enough = len(self.gateways) >= GATEWAYS_WANTED
             knocking = sum(each.knocked is not None and not each.is_open for each in self._gateways.values())
@@ -244,6 +248,10 @@ class Detour:
             gateway.is_open = len(others) < GATEWAYS_WANTED and is_another_host
             # one beyond those wanted is spare, and asked as soon as another fails
             gateway.due = now + KEEP_SECONDS if gateway.is_open or not is_another_host else now
+            for token, ask in list(self._asks.items()) if gateway.is_open else ():
+                if not (ask.waiting or ask.answers):  # held until there is one
+                    ask.left = [gateway.place]
+                    self._send(now, token, ask)
         else:
             self.counters["gateway refuses"] += isinstance(tell, wire.Refused)
             self._failed(now, gateway)
@@ -277,7 +285,7 @@ class Detour:
                 ask.waiting[place] = now + ASK_SECONDS
                 ask.requests += 1
                 self.outbox.append((place, wire.encode(token, message)))
-        if not ask.waiting:
+        if not ask.waiting and (ask.answers or ask.hold_until <= now) and token in self._asks:
             self._finish(now, token)
 
     def _take(self, now: float, token: int, ask: _Ask, place: Place, tell: wire.Message) -> None:
@@ -303,6 +311,7 @@ class Detour:
                 if reason in (wire.NOT_SERVED, wire.NO_NETWORK):
                     self._failed(now, self._gateways[place])  # of no use for now; another one may be
                 else:
+                    ask.hold_until = now
                     del ask.waiting[place]
                     self._send(now, token, ask)
                 return
