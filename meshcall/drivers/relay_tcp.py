@@ -96,16 +96,18 @@ class Connection:
 
     async def run(self, deliver: Deliver) -> None:
         """Carry both ways until either side closes or breaks the form."""
-        with self._scope:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    await self._read(deliver)
-                    nursery.cancel_scope.cancel()
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._counters["tcp broken"] += 1
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
+        try:
+            with self._scope:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write)
+                        await self._read(deliver)
+                        nursery.cancel_scope.cancel()
+                except* (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._counters["tcp broken"] += 1
+        finally:  # also when all is being cancelled
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
 
     async def _read(self, deliver: Deliver) -> None:
         rest = bytearray()
