@@ -375,6 +375,7 @@ class LiveNode:
         with self.driven.turn() as now:
             self.node.set_clock(now, time.time())
             self.node.network_changed(now)
+        self.tcp.network_changed()
 
     def _tell_addresses(self, addresses: Addresses) -> None:
         with self.driven.turn() as now:

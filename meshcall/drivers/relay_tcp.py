@@ -332,6 +332,11 @@ class TcpPaths:
     def _make_room(self, now: float) -> bool:
         return _close_unused(now, self._connections, SPARE_SECONDS, self.counters)
 
+    def close_all(self) -> None:
+        """Another network: connections of the old one would hang; `gone` is called for each."""
+        for connection in self._connections.values():
+            connection.close()
+
     def close(self, place: Place) -> None:
         """End the connection to a relay."""
         connection = self._connections.get(place)

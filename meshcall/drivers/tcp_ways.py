@@ -76,6 +76,11 @@ class TcpWays:
             side.send(trio.current_time(), place, data)
         return True
 
+    def network_changed(self) -> None:
+        """End the connections that we opened, so that new ones take their place."""
+        if self._paths is not None:
+            self._paths.close_all()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; the listening sockets are closed at the end."""
         assert self._relay is not None
