@@ -231,8 +231,8 @@ class Node:
 
     def start(self, now: float, bootstrap: Iterable[Endpoint], contacts: Iterable[tuple[bytes, Endpoint]] = ()) -> None:
         """Find the network through these addresses, and take back contacts of an earlier run."""
-        if not self._joined and self.carrier.watch.next_wake(now) is None and not self._is_barred:
-            self.carrier.doubt(now)
+        if not self._joined:
+            self.carrier.watch.begin(now)
         self.dht.bootstrap(now, bootstrap)
         contacts = list(contacts)
         if contacts:

@@ -14,6 +14,11 @@ class UdpWatch:
         """Nothing answered over UDP, and a gateway did over TCP."""
         self._since: float | None = None
 
+    def begin(self, now: float) -> None:
+        """The node looks for the network; a doubt that there is goes on."""
+        if self._since is None and not self.is_barred:
+            self._since = now
+
     def doubt(self, now: float) -> None:
         """Begin anew: what was known of UDP holds no longer."""
         self.is_barred = False

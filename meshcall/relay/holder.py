@@ -137,6 +137,9 @@ class RelayHolder:
         """UDP is barred here (True), or not (any more): all relays are dialled anew."""
         if tcp != self._tcp:
             self._tcp = tcp
+            for seat in self._seats.values():
+                if seat.stage is Stage.DIALING:
+                    self._dial(now, seat)
             self.network_changed(now)
 
     def network_changed(self, now: float) -> None:

@@ -7,9 +7,11 @@ import pytest
 from meshcall.core import Endpoint, endpoint
 from meshcall.identity import Identity
 from meshcall.node import UdpBarred
+from meshcall.path.candidates import Trust
 from meshcall.path.paths import is_tcp, relayed
 from meshcall.peers import reach
 from meshcall.peers.events import LinkDown, Reached
+from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import tcp_paths_of
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordConfirmed
@@ -135,6 +137,28 @@ def test_udp_that_comes_back_is_used_again_and_one_that_goes_is_left() -> None:
     assert not world.nodes[ann].status(world.now).gateways
     status = world.nodes[relay].people.relay.status(world.now)  # type: ignore[union-attr]
     assert status.leases >= 1
+
+
+@pytest.mark.parametrize("who", ["caller", "callee"])
+def test_a_call_between_contacts_survives_a_move_into_a_network_that_bars_udp(who: str) -> None:
+    world = TcpWorld()
+    world.tcp_relay()
+    ann, anns = world.planned(RelayPlan())
+    bob, bobs = world.planned(RelayPlan(), PeerPolicy(frozenset({anns.public})))
+    world.leased(ann)
+    world.leased(bob)
+    link = world.linked(ann, bobs, trust=Trust.FULL)
+    assert len(world.echoes(ann, link)) == 3
+    world.run(2.0)
+    mover = ann if who == "caller" else bob
+    world.barred.add(mover)
+    world.nodes[mover].network_changed(world.now)
+    world.drain(mover)
+    world.echoes(ann, link, 15)  # 4.5 s
+    answered = world.echoes(ann, link)
+    assert len(answered) == 3
+    assert is_tcp(answered[-1].path) == (who == "caller")
+    assert not world.said(ann, LinkDown)
 
 
 def test_a_connection_that_breaks_costs_a_call_a_moment() -> None:
