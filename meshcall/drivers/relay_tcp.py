@@ -11,12 +11,12 @@ import contextlib
 import errno
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
-from meshcall.core import Endpoint, endpoint, host_of, port_of
+from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
 from meshcall.relay.places import Place, endpoint_of_place, tcp_place
 
 LENGTH_BYTES = 2
@@ -213,6 +213,11 @@ def listen(
     return [], 0, reason
 
 
+def _source(where: Endpoint) -> bytes:
+    """What connections are counted by: an IPv4 address, a /64 of IPv6."""
+    return where[:4] if len(where) == ENDPOINT_V4_BYTES else where[:8]
+
+
 class TcpRelay:
     """The relay's listening side.  Each connection is a place of its own."""
 
@@ -221,7 +226,7 @@ class TcpRelay:
         self._deliver = deliver
         self._gone = gone
         self._connections: dict[Place, Connection] = {}
-        self._by_host: Counter[str] = Counter()
+        self._by_host: Counter[bytes] = Counter()
         self._number = 0
 
     def __len__(self) -> int:
@@ -266,7 +271,7 @@ class TcpRelay:
         except OSError:
             await trio.aclose_forcefully(stream)
             return
-        host = host_of(where)
+        host = _source(where)
         now = trio.current_time()
         is_full = len(self._connections) >= CONNECTIONS_MAX
         if (
@@ -299,10 +304,12 @@ class TcpPaths:
     A relay's place is `tcp_place(endpoint, 0)`.  `gone` is also called where connecting failed.
     """
 
-    def __init__(self, deliver: Deliver, gone: Gone) -> None:
+    def __init__(self, deliver: Deliver, gone: Gone, hosts: Mapping[int, str] | None = None) -> None:
+        """`hosts`: local addresses to connect from, by family (4, 6), where not any will do."""
         self.counters: Counter[str] = Counter()
         self._deliver = deliver
         self._gone = gone
+        self._hosts = hosts or {}
         self._connections: dict[Place, Connection] = {}
         self._opening: dict[Place, list[bytes]] = {}
         self._nursery: trio.Nursery | None = None
@@ -358,7 +365,8 @@ class TcpPaths:
         try:
             stream = None
             with trio.move_on_after(CONNECT_SECONDS):
-                stream = await trio.open_tcp_stream(host_of(where), port_of(where))
+                local = self._hosts.get(4 if len(where) == ENDPOINT_V4_BYTES else 6) or None
+                stream = await trio.open_tcp_stream(host_of(where), port_of(where), local_address=local)
         except OSError as problem:
             self.counters[f"tcp connect {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
         waiting = self._opening.pop(place, [])

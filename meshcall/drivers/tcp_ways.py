@@ -36,6 +36,7 @@ class TcpWays:
 
     def __init__(self, families: Sequence[int], hosts: dict[int, str], ports: Sequence[int]) -> None:
         """Listens on the first of `ports` that may be bound; see `relay_tcp.listen`."""
+        self._hosts = hosts
         self._listeners: list[trio.SocketListener] = []
         self.port: int | None = None
         """Where the relay listens; None: nowhere."""
@@ -50,7 +51,7 @@ class TcpWays:
     def attach(self, deliver: Deliver, gone: Gone) -> None:
         """Say to whom datagrams and ends of connections are told."""
         self._relay = TcpRelay(deliver, gone)
-        self._paths = TcpPaths(deliver, gone)
+        self._paths = TcpPaths(deliver, gone, self._hosts)
 
     @property
     def counters(self) -> dict[str, int]:

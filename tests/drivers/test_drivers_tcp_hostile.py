@@ -143,6 +143,27 @@ async def test_one_who_connects_keeps_few_connections_and_gives_up_unused_ones(m
         await each.aclose()
 
 
+def test_connections_are_counted_by_what_one_owner_has_plenty_of() -> None:
+    one, other = endpoint("2001:db8:1:2::1", 4000), endpoint("2001:db8:1:2:ffff::9", 5000)
+    assert relay_tcp._source(one) == relay_tcp._source(other) != relay_tcp._source(endpoint("2001:db8:1:3::1", 4000))
+    assert relay_tcp._source(endpoint("192.0.2.1", 1)) == relay_tcp._source(endpoint("192.0.2.1", 2))
+
+
+async def test_who_is_bound_to_an_address_connects_from_there() -> None:
+    side = Side()
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    paths = TcpPaths(side.deliver, side.gone, {4: "127.0.0.2"})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(paths.run)
+        place = tcp_place(endpoint("127.0.0.1", listeners[0].socket.getsockname()[1]), 0)
+        paths.send(trio.current_time(), place, b"hello")
+        stream = await listeners[0].accept()
+        assert stream.socket.getpeername()[0] == "127.0.0.2"
+        nursery.cancel_scope.cancel()
+    for each in (stream, *listeners):
+        await each.aclose()
+
+
 def test_a_relay_listens_at_443_or_where_it_can() -> None:
     assert ports_to_try("auto", 6881) == (443, 6881, 0)
     assert ports_to_try("auto", 53) == (443, 0), "other people's services are left alone"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
 from meshcall.identity import Identity
@@ -16,7 +18,7 @@ from meshcall.peers.reach import tcp_paths_of
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordConfirmed
 from meshcall.relay.discovery import tcp_places
-from meshcall.relay.places import tcp_place
+from meshcall.relay.places import connection_of_place, tcp_place
 from meshcall.wire import detour as detour_wire
 from meshcall.wire import relay as relay_wire
 from meshcall.wire.record import DeviceEntry, RelayLease
@@ -255,3 +257,44 @@ def test_a_record_that_names_other_peoples_services_leads_no_connection_there(po
     entry = DeviceEntry(1, bytes(32), 0, bytes(64), leases=(lease,))
     assert tcp_paths_of(entry, (4,)) == [relayed(endpoint("192.0.2.7", port), bytes(8), tcp=True)] * ways
     assert len(tcp_places(endpoint("192.0.2.7", port))) == (2 if port == 1024 else 1), "443 is always tried"
+
+
+@pytest.fixture(scope="module")
+def settled() -> TcpWorld:
+    """A relay, and somebody with a place there over TCP."""
+    world = TcpWorld()
+    world.leased(world.shut_in(world.tcp_relay())[0])
+    return world
+
+
+STARTS = [
+    b"",
+    b"\x10",
+    b"\x11",
+    b"\x12",
+    b"\x13",
+    b"d",
+    b"\x47\x01",
+    *(bytes([0x4D, kind, 0, 0]) for kind in range(10)),
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(STARTS), st.binary(max_size=1500), st.integers(0, 3), st.booleans())
+def test_any_bytes_by_any_connection_are_taken_or_counted(
+    settled: TcpWorld, start: bytes, junk: bytes, connection: int, to_relay: bool
+) -> None:
+    relay, holder = len(settled.nodes) - 2, len(settled.nodes) - 1
+    number = relay if to_relay else holder
+    where = settled.where[holder if to_relay else relay]
+    place = tcp_place(where if connection else settled.tcp_endpoint(relay), connection)
+    settled.inject(number, place, (start + junk)[:1500])
+    settled.nodes[number].wake(settled.now)
+    settled.drain(number)
+    if connection > 1:
+        settled.nodes[number].tcp_gone(settled.now, place)
+        settled.drain(number)
+    core = settled.nodes[relay].people.relay
+    assert core is not None
+    assert all(lease.place is None or connection_of_place(lease.place) for lease in core.tables.leases.values())
+    assert len(settled.nodes[relay].carrier.gateway) <= 96
