@@ -65,6 +65,8 @@ class _Gateway:
     is_open: bool = False
     knocked: float | None = None
     """When a knock without an answer was sent."""
+    opened: float = float("-inf")
+    """When it last began to be one of ours."""
     due: float = 0.0
     """When to knock next."""
     pause: float = AGAIN_SECONDS
@@ -183,10 +185,10 @@ class Detour:
         """The connection ended, or could not be opened."""
         gateway = self._gateways.get(place)
         if gateway is not None and self.is_running:
-            was_open = gateway.is_open
+            was_good = gateway.is_open and now - gateway.opened >= AGAIN_SECONDS
             self._failed(now, gateway)
-            if was_open:
-                gateway.due, gateway.pause = now, AGAIN_SECONDS  # it was good: once more at once
+            if was_good:
+                gateway.due, gateway.pause = now, AGAIN_SECONDS  # once more at once
             self._knock(now)
 
     # Time
@@ -243,9 +245,11 @@ class Detour:
         if isinstance(tell, wire.Serves):
             gateway.knocked = None
             others = [place for place in self.gateways if place != gateway.place]
-            host = endpoint_of_place(gateway.place)[:-2]
+            was_open, host = gateway.is_open, endpoint_of_place(gateway.place)[:-2]
             is_another_host = all(endpoint_of_place(place)[:-2] != host for place in others)
             gateway.is_open = len(others) < GATEWAYS_WANTED and is_another_host
+            if gateway.is_open and not was_open:
+                gateway.opened = now
             # one beyond those wanted is spare, and asked as soon as another fails
             gateway.due = now + KEEP_SECONDS if gateway.is_open or not is_another_host else now
             for token, ask in list(self._asks.items()) if gateway.is_open else ():

@@ -286,6 +286,7 @@ def test_answers_that_nobody_asked_for_change_nothing() -> None:
 def test_gateways_that_went_away_are_found_again() -> None:
     world = World(a=honest(1))
     world.begin()
+    world.run(module.AGAIN_SECONDS)
     token = world.ask(Get(KEY.public, 1))
     world.detour.gone(world.now, A)
     world.run(0.5)
@@ -298,6 +299,16 @@ def test_gateways_that_went_away_are_found_again() -> None:
     world.gateways[A] = answers
     world.run(module.AGAIN_SECONDS * 3)
     assert world.detour.gateways == (A,)
+
+
+def test_one_that_ends_every_connection_is_not_connected_to_again_and_again() -> None:
+    world = World(a=honest(1))
+    world.begin()
+    for _ in range(1000):
+        if world.detour.gateways:
+            world.detour.gone(world.now, A)
+        world.run(0.1)
+    assert sum(isinstance(message, wire.Knock) for _, message in world.asked) <= 100 / module.AGAIN_SECONDS
 
 
 def test_nowhere_is_knocked_without_need_and_never_at_many_at_once() -> None:
