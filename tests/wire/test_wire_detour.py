@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, endpoint
 from meshcall.errors import BadPacket
 from meshcall.wire import detour as wire
 
@@ -91,3 +94,22 @@ def test_what_is_wrong_is_named(data: bytes, reason: str) -> None:
     with pytest.raises(BadPacket) as caught:
         wire.decode(data)
     assert caught.value.reason == reason
+
+
+KEY_BYTES, SIGNATURE_BYTES = bytes(range(32)), b"\xaa" * 64
+VECTORS = [
+    (0, wire.Knock()),
+    (1, wire.AskItem(KEY_BYTES)),
+    (2, wire.AskStore(KEY_BYTES, 7, b"2:hi", SIGNATURE_BYTES, 6)),
+    (1, wire.TellItem(True, 8, (7, SIGNATURE_BYTES, b"2:hi"))),
+    (2, wire.TellStored(8, 1, 0, 0)),
+    (3, wire.TellPeers((endpoint("192.0.2.1", 443), endpoint("2001:db8::1", 6881)))),
+    (4, wire.Refused(wire.NOT_SERVED, 5)),
+]
+
+
+def test_the_vectors_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tcp.md").read_text()
+    vectors = re.findall(r"\| `(4701[0-9a-f() x to]+)` \|", text)
+    said = [each.replace("(aa x 64)", SIGNATURE_BYTES.hex()).replace("(00 to 1f)", KEY_BYTES.hex()) for each in vectors]
+    assert said == [wire.encode(number, message).hex() for number, message in VECTORS]
