@@ -20,7 +20,7 @@ from meshcall.path.budget import ProbeBudget
 from meshcall.path.candidates import Trust
 from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, PathChosen, SocketKept, SocketsClosed
 from meshcall.path.life import MappingLife
-from meshcall.path.paths import endpoint_of, is_relayed
+from meshcall.path.paths import endpoint_of, is_relayed, is_stream
 from meshcall.path.prober import Prober
 from meshcall.peers.events import (
     EchoAnswered,
@@ -218,6 +218,10 @@ class Peers:
         """Of an open link, for its safety words."""
         return self.links.transcript(link) if link in self._peers else None
 
+    def identities_at(self, path: Path) -> list[bytes]:
+        """Who is at the other end of the links that use this path."""
+        return [peer.identity for link, peer in self._peers.items() if self.links.path(link) == path]
+
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
 
@@ -267,6 +271,14 @@ class Peers:
             self._drain(now, link, prober)
         self._settle(now)
 
+    def set_udp_barred(self, barred: bool) -> None:
+        """Whether relays are dialled over TCP at once, and not only where UDP does not answer."""
+        self._reaches.is_barred = barred
+
+    def heard_udp(self, now: float) -> None:
+        """A relay or device answered over UDP."""
+        self._reaches.heard_at = now
+
     def status(self, now: float) -> list[PeerStatus]:
         """All open links."""
         return [peer.status(now, link, self.links.path(link)) for link, peer in self._peers.items()]
@@ -292,6 +304,7 @@ class Peers:
         due = self.links.next_wake()
         if due is not None and due <= now:
             self.links.wake(now)
+        self._reaches.wake(now)
         while self._due and self._due[0][0] <= now:
             when, link = heapq.heappop(self._due)
             if self._scheduled.get(link) != when:
@@ -307,7 +320,7 @@ class Peers:
         """When `wake` wants to be called."""
         while self._due and self._scheduled.get(self._due[0][1]) != self._due[0][0]:
             heapq.heappop(self._due)
-        times = [self.links.next_wake(), self._due[0][0] if self._due else None]
+        times = [self.links.next_wake(), self._reaches.next_wake(), self._due[0][0] if self._due else None]
         return min((time for time in times if time is not None), default=None)
 
     # What links say
@@ -334,7 +347,7 @@ class Peers:
             self._message(now, peer, event)
         elif isinstance(event, Roamed):
             self.events.append(Moved(event.link, event.path))
-            if peer.prober is not None:
+            if peer.prober is not None and not is_stream(event.path):
                 peer.prober.heard(now, event.path)
                 self._drain(now, event.link, peer.prober)
 
@@ -359,7 +372,7 @@ class Peers:
 
     def _frame(self, now: float, peer: Peer, event: Frame) -> None:
         link, kind = event.link, event.kind
-        prober = peer.prober
+        prober = None if is_stream(event.path) else peer.prober
         if FRAMES_PATH_FROM <= kind <= FRAMES_PATH_TO:
             prober = prober or self._look_after(now, link, peer, event.path, None)
             if prober is not None:
@@ -399,7 +412,7 @@ class Peers:
             self.counters["echo not answered: too many"] += 1
         else:
             self.links.send_frame(now, event.link, FRAME_ECHO_ANSWER, event.data, event.path)
-            if peer.prober is not None:
+            if peer.prober is not None and not is_stream(event.path):
                 peer.prober.sent(now, event.path)
 
     def _message(self, now: float, peer: Peer, event: Message) -> None:
@@ -420,7 +433,7 @@ class Peers:
 
     def _look_after(self, now: float, link: int, peer: Peer, path: Path, rtt: float | None) -> Prober | None:
         """A prober for this link; None where it needs none, or there are too many."""
-        if peer.is_lease or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
+        if peer.is_lease or is_stream(path) or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
             return None
         self._probers += 1
         prober = peer.prober = Prober(
