@@ -460,7 +460,9 @@ class CallDesk:
             return None
         status = self._live.node.calls.status(_now())
         link = None if status is None else status.link
-        return talk.sound.stats(None if link is None else self._live.node.people.peers.round_trip(_now(), link))
+        links = self._live.node.people.peers.status(_now())
+        ways = next((one.paths.paths for one in links if one.link == link and one.paths is not None), ())
+        return talk.sound.stats(next((way.rtt for way in ways if way.is_best), None))
 
 
 async def _quieten(talk: Talk) -> None:

@@ -172,7 +172,7 @@ class Station:
         """Take a datagram that is not the DHT's."""
         kind = data[0] if data else -1
         if KIND_PIECE <= kind <= KIND_RESET:
-            self.peers.heard_udp(now)
+            self.peers.reaches.heard_at = now
             self.peers.receive(now, direct(source), data)
         elif kind == wire.MAGIC:
             self._relay_frame(now, udp_place(source), data)
@@ -291,7 +291,7 @@ class Station:
                 self._leasing.search.receive(now, source, data)
         else:
             if not is_tcp_place(source):
-                self.peers.heard_udp(now)
+                self.peers.reaches.heard_at = now
             self._ends.receive(now, source, data)
 
     # Carrying
@@ -422,7 +422,7 @@ class Station:
 
     def set_udp_barred(self, now: float, barred: bool) -> None:
         """UDP goes nowhere in this network (True), or it does (again): how relays are reached follows."""
-        self.peers.set_udp_barred(barred)
+        self.peers.reaches.is_barred = barred
         self.is_udp_barred = barred
         if self._leasing is not None:
             self._leasing.set_tcp(now, barred)

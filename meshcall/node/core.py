@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
 from meshcall.calls.core import Calls
-from meshcall.calls.events import CallEvent
 from meshcall.calls.finding import Finder
 from meshcall.calls.policy import CallPolicy
 from meshcall.core import Endpoint
@@ -33,15 +31,15 @@ from meshcall.dht.events import (
     ReachableChanged,
 )
 from meshcall.dht.node import Dht
-from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
+from meshcall.node.events import LookupEvent, NodeStatus, UdpBarred
+from meshcall.node.lookups import Lookups
 from meshcall.path.candidates import is_private
 from meshcall.peers.core import Peers
-from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan, Station
 from meshcall.record.entry import entry_of
-from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
+from meshcall.record.events import PublishFailed, RecordPublished
 from meshcall.record.publisher import Publisher
 from meshcall.record.resolver import Resolver
 from meshcall.relay.discovery import Announce, FindPeers
@@ -55,45 +53,11 @@ if TYPE_CHECKING:
     from meshcall.identity import Certificate, Device, Identity
     from meshcall.relay.places import Place
 
-LOOKUPS_MAX = 64
-"""Look-ups of addresses under way at once."""
 SETTLE_SECONDS = 1.5
 """After a change of network a record with direct addresses waits so long for others to say how they see us."""
 _DETOUR = bytes([detour.MAGIC])
 RECOVER_SECONDS = 10.0
 """After a publication that nobody answered, a sign of life from the network leads to another, if so much has passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LookupEvent:
-    """What the look-up of this number says; it is over with a ResolveFinished."""
-
-    lookup: int
-    event: ResolverEvent
-
-
-@dataclass(frozen=True, slots=True)
-class UdpBarred:
-    """UDP goes nowhere in this network, and relays are reached over TCP (True); or UDP works (again)."""
-
-    barred: bool
-
-
-NodeEvent = Event | UdpBarred | PublisherEvent | LookupEvent | PeerEvent | CallEvent
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """A snapshot.  `publisher` is None where nothing is (to be) published."""
-
-    dht: DhtStatus
-    publisher: PublisherStatus | None
-    joined: bool
-    udp_barred: bool
-    gateways: int
-    """Of the DHT, over TCP; none are kept while UDP works."""
-    lookups: int
-    counters: dict[str, int]
 
 
 class Node:
@@ -143,8 +107,7 @@ class Node:
         self._publisher: Publisher | None = None
         self._republish_at: float | None = None
         self._failed_at: float | None = None
-        self._lookups: dict[int, Resolver] = {}
-        self._last_lookup = 0
+        self._lookups = Lookups(suite)
         self._is_barred = False
         self.carrier.offer(now, self._plan.homes)
 
@@ -203,7 +166,7 @@ class Node:
             if self._republish_at is not None and self._republish_at <= now:
                 self._republish(now)
             self._publisher.wake(now, unix_time)
-        for resolver in self._lookups.values():
+        for resolver in self._lookups.resolvers:
             resolver.wake(now, unix_time)
         if self.station is not None:
             due = self.station.next_wake()
@@ -215,19 +178,9 @@ class Node:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        asks: list[Publisher | Resolver] = list(self._lookups.values())
-        if self._publisher is not None:
-            asks.append(self._publisher)
-        times = [
-            self.dht.next_wake(),
-            self.carrier.next_wake(self._now),
-            self._republish_at,
-            *(each.next_wake() for each in asks),
-        ]
-        if self.station is not None:
-            times.append(self.station.next_wake())
-        if self._finder is not None:
-            times.append(self._finder.next_wake())
+        optional = (self._publisher, self.station, self._finder)
+        parts = [self.dht, *self._lookups.resolvers, *(part for part in optional if part is not None)]
+        times = [self.carrier.next_wake(self._now), self._republish_at, *(part.next_wake() for part in parts)]
         return min((time for time in times if time is not None), default=None)
 
     # Time
@@ -317,16 +270,11 @@ class Node:
         return number
 
     def _begin_lookup(self, now: float, public: bytes, *, trace: bool = False) -> int:
-        if len(self._lookups) >= LOOKUPS_MAX:
-            raise UsageError(f"{LOOKUPS_MAX} look-ups are under way already; wait for one of them")
-        resolver = Resolver(now, self.unix_time(now), public=public, suite=self._suite, trace=trace)
-        self._last_lookup += 1
-        self._lookups[self._last_lookup] = resolver
-        return self._last_lookup
+        return self._lookups.begin(now, self.unix_time(now), public, trace=trace)
 
     def cancel_lookup(self, lookup: int) -> None:
         """Stop a look-up; no event of it follows."""
-        resolver = self._lookups.pop(lookup, None)
+        resolver = self._lookups.end(lookup)
         if resolver is not None:
             self.carrier.cancel(resolver)
 
@@ -482,7 +430,7 @@ class Node:
 
     def _carry_requests(self, now: float) -> bool:
         carried = False
-        askers: list[Publisher | Resolver] = list(self._lookups.values())
+        askers: list[Publisher | Resolver] = list(self._lookups.resolvers)
         if self._publisher is not None:
             askers.append(self._publisher)
         for asker in askers:
@@ -501,12 +449,11 @@ class Node:
         answers, self.carrier.answers[:] = list(self.carrier.answers), []
         for asker, question, answer in answers:
             self._answered(now, asker, question, answer)
-        for number, resolver in list(self._lookups.items()):
-            found, resolver.events = resolver.events, []
+        for number, found, is_over in self._lookups.said():
             for each in found:
                 if self._finder is None or not self._finder.take(now, self.unix_time(now), number, each):
                     self.events.append(LookupEvent(number, each))
-            if resolver.finished:
+            if is_over:
                 self.cancel_lookup(number)  # what the DHT still does for it serves nobody
         if self._publisher is not None and self._publisher.events:
             for said in self._publisher.events:
