@@ -155,22 +155,28 @@ BINS: Final = 192
 """Ticks of delay that are told apart."""
 _HEADROOM: Final = 24
 """Bins below the least delay when the histogram is moved."""
-FORGET_FRAMES: Final = 300
-"""A delay counts for a third after so many slots: 6 s."""
+FORGET_SLOTS: Final = 500
+"""A delay counts for a third after so many slots: 10 s."""
 PRIOR_FRAMES: Final = 8
 PRIOR: Final = (0.80, 0.15, 0.05)
 """Of so many frames before the first: as late as the first, one tick later, two."""
-MISSED_MS: Final = 2000.0
-"""What it is worth, in milliseconds of delay, to play every frame instead of none: 20 ms for each per cent ..."""
-RUN_MS: Final = 6000.0
-"""... and what more where frames would be missing three in a row, as in a stall of the network."""
+MISSED_MS: Final = 2200.0
+"""What it is worth, in milliseconds of delay, to play every frame instead of none: 22 ms for each per cent."""
+FLAW_MS: Final = 40.0
+"""What it is worth to miss none at all: the first few that miss are heard most ..."""
+FLAW_HALF: Final = 0.002
+"""... half of that is lost where one frame in 500 is missing."""
+RUN_MS: Final = 1000.0
+"""What more it is worth where frames would be missing three in a row although they come, as in a stall of the
+network: 10 ms for each per cent of them."""
 RUN_FRAMES: Final = 3
 _LEAST_SHARE: Final = 0.004
 """Delays less than the least share of frames are not called the least."""
 _JUMP_FRAMES: Final = 4
 _JUMP_TICKS: Final = 4
 """So many frames in a row, all so much faster than any before: the clock or the path has jumped."""
-_RECENT_SLOTS: Final = 64
+_RECENT_FRAMES: Final = 64
+"""Frames whose delay is remembered one by one."""
 
 _Bins = NDArray[np.float64]
 
@@ -178,40 +184,56 @@ _Bins = NDArray[np.float64]
 class DelayHistogram:
     """How late frames come, forgetting; and the delay that costs the least.
 
-    The cost of playing with delay D is D, plus `MISSED_MS` times the share of frames that come later than D, plus
-    `RUN_MS` times the share of runs of three neighbours that all come later.  A frame never recovered is missed at
-    any D, so it changes no comparison and is not counted.
+    The cost of playing with delay D is D, plus `MISSED_MS` * m and `FLAW_MS` * m / (m + `FLAW_HALF`) for the share m of
+    frames that come later than D or never, plus `RUN_MS` times the share of packets that come later than D with both
+    of their neighbours.
     """
 
     def __init__(self, delay: int) -> None:
         self._low = delay - _HEADROOM
         self._all: _Bins = np.zeros(BINS)
         self._runs: _Bins = np.zeros(BINS)
+        self._never = 0.0
         self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
         self._weight = float(PRIOR_FRAMES)
         self._recent: dict[int, tuple[int, int]] = {}
         self._last = [delay] * _JUMP_FRAMES
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
+        self._cost = self._price
         self.target = delay + len(PRIOR) - 1
         """The delay that costs the least, in ticks; a frame that comes with it is just in time."""
         self.least = delay
 
-    def add(self, slot: int, slots: int, delay: int) -> None:
+    def add(self, slot: int, slots: int, delay: int, *, repaired: bool) -> None:
         """A frame of these slots became playable with this delay."""
         self._last = [*self._last[1:], delay]
         if max(self._last) < self.least - _JUMP_TICKS:
             self._low -= self.least - min(self._last)
         share = slots / (self._weight + slots)
-        self._weight = min(self._weight + slots, float(FORGET_FRAMES))
+        self._weight = min(self._weight + slots, float(FORGET_SLOTS))
         self._all *= 1 - share
         self._runs *= 1 - share
+        self._never *= 1 - share
         self._all[self._bin(delay)] += share
         self._recent[slot] = (slots, delay)
-        if len(self._recent) > _RECENT_SLOTS:
-            del self._recent[min(self._recent)]
-        for run in self._runs_with(slot):
-            self._runs[self._bin(min(run))] += share
+        if not repaired:
+            for run in self._runs_with(slot):
+                self._runs[self._bin(min(run))] += share
+        self._forget()
         self._settle()
+
+    def _forget(self) -> None:
+        """A frame missing between old ones will never be known."""
+        while len(self._recent) > _RECENT_FRAMES:
+            oldest = min(self._recent)
+            slots, _ = self._recent.pop(oldest)
+            gap = min(min(self._recent) - oldest - slots, _RECENT_FRAMES)
+            self._never += max(0, gap) / self._weight
+
+    def dearer(self, delay: int) -> float:
+        """By how many milliseconds this delay costs more than the target."""
+        costs = self._cost[np.clip([delay - self._low, self.target - self._low], 0, BINS - 1)]
+        return float(costs[0] - costs[1])
 
     def _runs_with(self, slot: int) -> list[list[int]]:
         """The delays of each three neighbours of which this frame is one, as far as all three are known."""
@@ -228,9 +250,11 @@ class DelayHistogram:
     def _settle(self) -> None:
         mass = np.cumsum(self._all)
         least = int(np.searchsorted(mass, _LEAST_SHARE))
-        late = mass[-1] - mass
+        missed = mass[-1] - mass + self._never
         runs = np.cumsum(self._runs)
-        cost = self._price + MISSED_MS * late + RUN_MS * (runs[-1] - runs)
+        cost = self._price + MISSED_MS * missed + FLAW_MS * missed / (missed + FLAW_HALF)
+        cost += RUN_MS * (runs[-1] - runs)
+        self._cost = cost
         best = int(np.argmin(cost[least:])) + least
         self.least = self._low + least
         self.target = self._low + best
@@ -251,4 +275,4 @@ class DelayHistogram:
             np.add.at(bins, np.clip(np.arange(BINS) - by, 0, BINS - 1), old)
 
 
-assert SLOTS_PER_FRAME_MAX * RUN_FRAMES < _RECENT_SLOTS
+assert SLOTS_PER_FRAME_MAX * RUN_FRAMES < _RECENT_FRAMES

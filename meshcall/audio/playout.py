@@ -99,8 +99,10 @@ NOISE_BEGINS: Final = RATE // 10
 NOISE_ALONE: Final = RATE // 5
 """... to 200 ms."""
 MERGE_SAMPLES: Final = RATE * 5 // 1000
-SPOKEN_LEAST: Final = RATE // 100
-"""While somebody speaks, less surplus delay than 10 ms is left as it is."""
+QUIET_GAIN: Final = 5.0
+"""Time is scaled while nobody speaks where that makes the delay better by so much (DelayHistogram.dearer) ..."""
+SPOKEN_GAIN: Final = 40.0
+"""... and while somebody speaks by so much: each seam is a little damage, too."""
 SCALE_PAUSE: Final = RATE // 10
 """From one time scaling of speech to the next, while the surplus is below ..."""
 HURRY_SAMPLES: Final = RATE * 60 // 1000
@@ -151,8 +153,8 @@ class Line:
             self.concealed += PULL_SAMPLES
             self._add(sound)
 
-    def frame(self, frame: Frame, do: Do, surplus: int) -> None:
-        """Play a frame.  `surplus`: samples of delay above the target, below it where negative."""
+    def frame(self, frame: Frame, do: Do, surplus: int, gain: float) -> None:
+        """Play a frame.  `surplus`: samples of delay above the target, below it where negative; `gain`: what scaling is worth, in ms."""
         samples = frame.slots * SLOT_SAMPLES
         ahead = self._made(self._made_up)[:MERGE_SAMPLES] if do is Do.MERGE else None
         try:
@@ -165,10 +167,10 @@ class Line:
             sound = np.concatenate([cross_fade(ahead, sound), sound[MERGE_SAMPLES:]])
         self._made_up = 0
         self.quiet = self._background.listen(sound)
-        self._add(self._scaled(sound, do, surplus))
+        self._add(self._scaled(sound, do, surplus, gain))
 
-    def recover(self, following: Frame) -> None:
-        """Play the in-band copy that `following` carries of the frame before it, or conceal."""
+    def recover(self, following: Frame) -> bool:
+        """Play the in-band copy that `following` carries of the frame before it; False: it had none."""
         samples = following.slots * SLOT_SAMPLES
         try:
             sound = self._decoder.decode_inband(following.data, samples)
@@ -177,9 +179,10 @@ class Line:
             sound = None
         if sound is None:
             self.make_up(samples)
-        else:
-            self._made_up = 0
-            self._add(sound)
+            return False
+        self._made_up = 0
+        self._add(sound)
+        return True
 
     def _made(self, before: int) -> Sound:
         """10 ms out of nothing, after so many samples of it."""
@@ -192,14 +195,16 @@ class Line:
         mixed = np.sqrt(1 - share) * sound + np.sqrt(share) * self._background.make()
         return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
 
-    def _scaled(self, sound: Sound, do: Do, surplus: int) -> Sound:
+    def _scaled(self, sound: Sound, do: Do, surplus: int, gain: float) -> Sound:
         self._since_scaled += len(sound)
         before = len(sound)
         hurry = abs(surplus) >= HURRY_SAMPLES
         likeness = LIKENESS_HURRY if hurry else LIKENESS
+        if gain < (QUIET_GAIN if self.quiet else SPOKEN_GAIN):
+            return sound
+        if not self.quiet and not hurry and self._since_scaled < SCALE_PAUSE:
+            return sound
         if do is Do.ACCELERATE:
-            if not self.quiet and not hurry and (surplus < SPOKEN_LEAST or self._since_scaled < SCALE_PAUSE):
-                return sound
             sound = shorten(self._heard, sound, surplus, quiet=self.quiet, likeness=likeness)
             self.accelerated += before - len(sound)
         elif do is Do.EXPAND:

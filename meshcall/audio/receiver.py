@@ -232,7 +232,7 @@ class Receiver:
         delay = tick_delay(self._tick, frame.slot, frame.slots)
         if self._histogram is None:
             self._histogram = DelayHistogram(delay)
-        self._histogram.add(frame.slot, frame.slots, delay + margin)
+        self._histogram.add(frame.slot, frame.slots, delay + margin, repaired=frame.repaired)
         if self._next is not None and frame.slot < self._next:
             self._counts["late"] += 1
             assert self._reception is not None
@@ -311,6 +311,15 @@ class Receiver:
         short = self._surplus(self._next, self._histogram.target)
         return short if short < 0 else max(0, self._surplus(self._next, max(self._targets)))
 
+    def _gain(self, slot: int, surplus: int) -> float:
+        """How much better than now the target would be, in milliseconds of delay."""
+        if self._histogram is None:
+            return 0.0
+        if surplus > 0:
+            return surplus * 1000 / RATE
+        target = self._histogram.target
+        return self._histogram.dearer(target + self._surplus(slot, target) // PULL_SAMPLES)
+
     def _judge(self, has: Has, frame: Frame | None, surplus: int) -> Delay:
         assert self._next is not None
         ahead = (frame.slot - self._next) * SLOT_SAMPLES - self._held if frame is not None else 0
@@ -340,15 +349,15 @@ class Receiver:
             self._next += passed
             self._held = 0
         elif do is Do.RECOVER:
-            self._line.recover(frame)
-            self._counts["inband"] += 1
-            self._counts["played"] += frame.slots
+            found = self._line.recover(frame)
+            self._counts["inband"] += found
+            self._counts["played" if found else "missing"] += frame.slots
             self._next = frame.slot
         else:
             self._play(self._buffer.take(frame.slot), do, surplus)
 
     def _play(self, frame: Frame, do: Do, surplus: int) -> None:
-        self._line.frame(frame, do, surplus)
+        self._line.frame(frame, do, surplus, self._gain(frame.slot, surplus))
         self._held = 0
         self._next = frame.slot + frame.slots
         self._counts["frames"] += 1
