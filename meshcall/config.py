@@ -20,6 +20,7 @@ from meshcall.errors import AddressError, ConfigError, UsageError
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
+DEVICE_NAME_CHARACTERS_MAX = 256
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,6 +82,17 @@ class Home(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relays: tuple[str, ...] = ()
 
 
+class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Microphone, loudspeaker, and what is done to the voice."""
+
+    microphone: str = ""
+    speaker: str = ""
+    backend: Literal["auto", "sounddevice", "miniaudio", "null"] = "auto"
+    echo_cancellation: bool = True
+    noise_suppression: Literal["off", "low", "moderate", "high", "very-high"] = "moderate"
+    automatic_gain: bool = True
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -98,6 +110,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: LinkRules = LinkRules()
     relay: Relay = Relay()
     home: Home = Home()
+    audio: Audio = Audio()
     log: Log = Log()
 
 
@@ -166,6 +179,19 @@ source_kbit_per_second = 640
 members = []
 # On their devices: relays of the home, "192.0.2.1:6881" or "[2001:db8::1]:6881", to be used before others.
 relays = []
+
+[audio]
+# Names of devices, or parts of them; `meshcall devices` lists them.  "": the system's.
+microphone = ""
+speaker = ""
+# The library for devices: "sounddevice", "miniaudio", "auto": the first that works, "null": silence.
+backend = "auto"
+# Take out of the microphone what comes from the loudspeaker.
+echo_cancellation = true
+# "off", "low" (6 dB), "moderate" (12 dB), "high" (18 dB), "very-high" (21 dB).
+noise_suppression = "moderate"
+# Bring a voice that is too quiet to the usual level.
+automatic_gain = true
 
 [log]
 # "debug", "info", "warning" or "error".  IP addresses are logged at the debug level only.
@@ -259,6 +285,10 @@ def check(config: Config, source: str) -> Config:
             parse_endpoint(text)
         except UsageError as problem:
             raise ConfigError(f"{source}: [home] relays: {problem}") from None
+    for name in ("microphone", "speaker"):
+        demand(
+            len(getattr(config.audio, name)) <= DEVICE_NAME_CHARACTERS_MAX, f"[audio] {name}", "is too long for a name"
+        )
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")

@@ -1,8 +1,16 @@
-"""How much a path carries, in coarse steps, out of the delay and the loss that the receiver reports."""
+"""How much a path carries, in coarse steps, out of the delay and the loss that the receiver reports.
+
+Down within about a second when a queue builds up, by as much as its growth says; up step by step while nothing
+queues, and not for long to a step that failed.  Loss without a queue lowers the rate only where a trial shows, twice,
+that there is less of it at a lower rate: random loss is for the repair, not for the rate.  Delay that does not fall
+when the rate does is not ours: it becomes the new floor.  Reasons and constants: docs/voice.md.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from meshcall.wire.voice import Report
@@ -10,15 +18,73 @@ from meshcall.wire.voice import Report
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """So many bits per second on the wire, with all headers, and slots per frame at that."""
+    """A rate and the frames that fit it."""
 
     bits_per_second: int
+    """On the wire, with all headers."""
     slots: int
+    """Per frame."""
 
 
 STEPS: Final = (
-    Step(22_500, 3), Step(30_000, 3), Step(37_000, 2), Step(45_000, 2), Step(58_000, 1), Step(70_000, 1),
+    Step(18_000, 3), Step(22_500, 3), Step(30_000, 3), Step(37_000, 2), Step(45_000, 2), Step(58_000, 1),
+    Step(70_000, 1), Step(96_000, 1), Step(128_000, 1),
 )  # fmt: skip
+"""The lowest one drains the queue of a 24 kbit/s line, the one above fits it."""
+
+QUEUE_HIGH_SECONDS: Final = 0.10
+"""Above the floor: the path is overfull ..."""
+QUEUE_PROBE_SECONDS: Final = 0.05
+"""... and already here, above what it was, in the first seconds after a step up."""
+QUEUE_LOW_SECONDS: Final = 0.03
+"""Below, nothing queues."""
+SLOPE_SECONDS: Final = 0.6
+"""Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
+SLOPE_SECONDS_LEAST: Final = 0.15
+"""... so long at least."""
+SAME_SECONDS: Final = 0.25
+"""What is told of the queue and does not differ from what was told before is noted so often."""
+LEAST_GROWTH: Final = 0.1
+"""Of a path that is overfull, whatever was measured."""
+DRAINING: Final = -0.1
+"""Seconds of queue per second: one that falls as fast is left to do so; a slower one wants the next step down, but no
+step has failed for that."""
+MARGIN: Final = 0.85
+"""Of the capacity that was estimated."""
+ABOVE_ESTIMATE: Final = 1.05
+"""Steps beyond so much of it have failed."""
+SETTLE_SECONDS: Final = 1.0
+"""And the queue: from one step to the next down.  The reports' half second, and the way there and back."""
+FALL_SHARE: Final = 0.2
+"""By so much of itself a queue of ours has fallen ..."""
+FALL_SECONDS: Final = 3.0
+"""... after so long at a lower rate; else the delay is not ours."""
+UP_SECONDS: Final = 4.0
+"""Without a queue, until the next step up; a step up is on probation for as long."""
+UP_DRAINED_SECONDS: Final = 1.0
+"""The same below what the path was seen to carry."""
+BLOCK_SECONDS: Final = 30.0
+"""For so long a step that failed is not tried again; doubled each time, up to ..."""
+BLOCK_SECONDS_MAX: Final = 480.0
+"""... this."""
+TRIAL_LOSS: Final = 0.10
+"""Loss without a queue that a trial is made for, once it has lasted ..."""
+TRIAL_AFTER_SECONDS: Final = 10.0
+TRIAL_SECONDS: Final = 4.5
+"""How long each half lasts: the reports' two seconds twice, and the way there and back."""
+TRIAL_AGAIN_SECONDS: Final = 120.0
+"""After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
+LOSS_TIME_SECONDS: Final = 2.0
+"""Of the running mean of losses that trials compare."""
+_HISTORY: Final = 64
+
+
+class _Trial(Enum):
+    NONE = auto()
+    LOWER = auto()
+    """One step down: is there less loss?"""
+    HIGHER = auto()
+    """After a step up, back or for the first time: is there more of it?"""
 
 
 class Capacity:
@@ -26,17 +92,154 @@ class Capacity:
 
     def __init__(self, now: float, limit_bits_per_second: int) -> None:
         self._allowed = [step for step in STEPS if step.bits_per_second <= limit_bits_per_second] or [STEPS[0]]
-        self._at = len(self._allowed) - 1
-        self._since = now
+        self._at = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
+        self.fell = now - BLOCK_SECONDS
+        """When the rate last went down because the path was overfull: losses of before say nothing about now."""
+        self.path_changed(now)
 
     @property
     def step(self) -> Step:
         """At present."""
         return self._allowed[self._at]
 
-    def reported(self, now: float, report: Report) -> None:
-        """What the receiver sees."""
-
     def path_changed(self, now: float) -> None:
-        """All that was learnt belongs to another path."""
+        """All that was learnt belongs to another path; the step stays until this one has shown what it carries."""
         self._since = now
+        self._quiet_since = now
+        self._floor = 0.0
+        self._before = 0.0
+        self._probing = self._is_draining = False
+        self._fallen_from: tuple[int, float] | None = None
+        self._estimate = float("inf")
+        self._blocked: dict[int, tuple[float, float]] = {}
+        self._queues: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._loss = 0.0
+        self._lossy_since = now
+        self._last = now
+        self._trial = _Trial.NONE
+        self._trial_loss = 0.0
+        self._trial_from = now
+        self._trial_pause = TRIAL_AGAIN_SECONDS
+
+    def reported(self, now: float, report: Report) -> None:
+        """What the receiver sees.  Whatever it says, a second passes between two steps."""
+        passed = min(LOSS_TIME_SECONDS, max(0.0, now - self._last))
+        self._last = now
+        self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
+        if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
+            self._queues.append((now, report.queue))
+        self._floor = min(self._floor, report.queue)
+        queue = report.queue - self._floor
+        if queue > QUEUE_LOW_SECONDS:
+            self._quiet_since = now
+        if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
+            self._lossy_since = now
+        settled = now - self._since
+        if self._fallen_from is not None and settled >= FALL_SECONDS:
+            self._judge_fall(now, report.queue)
+        elif settled < SETTLE_SECONDS + queue:
+            return
+        elif queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS):
+            slope = self._slope(now)
+            if slope > 0 or not self._is_draining:
+                self._overfull(now, report, slope)
+            elif slope > DRAINING and self._at:
+                self._go(now, self._at - 1, draining=True)
+        elif self._trial is not _Trial.NONE:
+            self._judge_trial(now)
+        elif now - self._lossy_since >= TRIAL_AFTER_SECONDS and now >= self._trial_from and self._at > 0:
+            self._trial, self._trial_loss = _Trial.LOWER, self._loss
+            self._go(now, self._at - 1)
+        else:
+            self._perhaps_up(now, queue)
+
+    # -- down
+
+    def _overfull(self, now: float, report: Report, slope: float) -> None:
+        """Down to what the growth of the queue, or what came through, says that the path carries."""
+        rate = self.step.bits_per_second
+        self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - report.loss))
+        self._block(now, self._at)
+        for index, step in enumerate(self._allowed):
+            is_free = self._blocked.get(index, (now, 0.0))[0] <= now
+            if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
+                self._block(now, index)
+        first = self._at if self._fallen_from is None else self._fallen_from[0]
+        self._fallen_from = (first, report.queue)
+        self._probing = False
+        self._trial = _Trial.NONE
+        self.fell = now
+        fits = [n for n, step in enumerate(self._allowed) if step.bits_per_second <= self._estimate * MARGIN]
+        self._go(now, max(0, min(max(fits, default=0), self._at - 1)), draining=True)
+
+    def _slope(self, now: float) -> float:
+        """Seconds of queue per second, over the last moments; 0 where too little was told."""
+        last_at, last = self._queues[-1]
+        slopes = [
+            (last - queue) / (last_at - at)
+            for at, queue in self._queues
+            if now - at <= SLOPE_SECONDS and last_at - at >= SLOPE_SECONDS_LEAST
+        ]
+        return max(slopes, default=0.0)
+
+    def _judge_fall(self, now: float, queue: float) -> None:
+        """Some seconds at the lower rate: has the queue fallen?  If not, it is not ours, and the rate goes back."""
+        assert self._fallen_from is not None
+        index, before = self._fallen_from
+        self._fallen_from = None
+        if queue > before * (1 - FALL_SHARE):
+            self._floor = queue
+            self._estimate = float("inf")
+            self._blocked.clear()
+            self._go(now, index)
+
+    def _block(self, now: float, index: int) -> None:
+        _, seconds = self._blocked.get(index, (0.0, BLOCK_SECONDS / 2))
+        seconds = min(BLOCK_SECONDS_MAX, 2 * seconds)
+        self._blocked[index] = (now + seconds, seconds)
+
+    # -- up
+
+    def _perhaps_up(self, now: float, queue: float) -> None:
+        if self._probing and now - self._since >= UP_SECONDS:
+            self._probing = False
+            self._blocked.pop(self._at, None)
+        above = self._at + 1
+        if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
+            return
+        bits = self._allowed[above].bits_per_second
+        is_known = self._is_draining and bits <= self._estimate
+        if now - max(self._quiet_since, self._since) >= (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
+            self._probing, self._before = True, queue
+            self._estimate = max(self._estimate, float(bits))
+            self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+            self._go(now, above, draining=is_known)
+
+    # -- loss without a queue
+
+    def _judge_trial(self, now: float) -> None:
+        if now - self._since < TRIAL_SECONDS:
+            return
+        is_lower = self._trial is _Trial.LOWER
+        low = self._at if is_lower else self._at - 1
+        share = 1 - self._allowed[low].bits_per_second / self._allowed[low + 1].bits_per_second
+        change = self._trial_loss - self._loss if is_lower else self._loss - self._trial_loss
+        telling = change >= share / 2 * (1 - self._trial_loss)  # half of what it would be if the line were full
+        if is_lower:
+            self._trial, self._trial_loss = (_Trial.HIGHER if telling else _Trial.NONE), self._loss
+            self._go(now, self._at + 1)
+        else:
+            self._trial = _Trial.NONE
+        if not telling and (is_lower or self._loss >= TRIAL_LOSS):
+            self._trial_from = now + self._trial_pause
+            self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
+        elif telling and not is_lower:
+            self._block(now, self._at)
+            self.fell = now
+            self._go(now, self._at - 1)
+
+    def _go(self, now: float, index: int, *, draining: bool = False) -> None:
+        self._at = index
+        self._since = self._lossy_since = now
+        self._is_draining = draining
+        self._queues.clear()

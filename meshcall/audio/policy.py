@@ -1,11 +1,14 @@
-"""What a sender does against loss: pure functions of the receiver's report and of what the path can carry.
+"""What a sender does against loss: pure functions of what the receiver reports and of what the path carries.
 
-The tables and their reasons: docs/voice.md.
+Grades of loss with hysteresis; a table of repair symbols for each; bursts move a symbol further from its frame.  All
+sizes and clocks follow from these and from nothing else.  The study behind the tables: docs/voice.md.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from meshcall.audio.capacity import Step
@@ -16,12 +19,12 @@ BITS_PER_BYTE: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """One row of the table of protections."""
+    """What goes with a frame against loss."""
 
     covers: tuple[Cover, ...]
     inband: bool
     expected_loss: float
-    """What Opus is told: loss that is left behind the repair; 0 to 1."""
+    """What Opus is told, 0 to 1.  More than nothing costs quality and is wanted for LBRR only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +47,135 @@ class Shape:
         return self.slots * SLOT_SECONDS
 
 
-PROTECTIONS: Final = (
-    Protection((), False, 0.0),
-    Protection((Cover(1, 3),), False, 0.01),
-    Protection((Cover(1, 4), Cover(1, 4)), False, 0.02),
-)
+class Grade(IntEnum):
+    """Of loss; each has its row in the table of protections."""
+
+    NONE = 0
+    TRACE = 1
+    """LBRR: the whole budget for the frame, which carries a poorer copy of the one before."""
+    SOME = 2
+    """One symbol: a copy."""
+    MUCH = 3
+    """One symbol of two frames."""
+    HEAVY = 4
+    """Two symbols."""
+    EXTREME = 5
+    """Three."""
 
 
-def protection_for(report: Report) -> int:
-    """The number of the protection that the report asks for."""
-    if report.loss < 0.01:
+ENTER: Final = (0.0, 0.005, 0.03, 0.085, 0.17, 0.40)
+"""From this share of loss on a grade holds ..."""
+LEAVE: Final = (0.0, 0.002, 0.015, 0.06, 0.13, 0.33)
+"""... and until it falls below this one."""
+ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.085, 0.28, 0.50)
+LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.06, 0.22, 0.42)
+"""The same where losses come in bursts: against those a second symbol does little, and costs as much."""
+
+_COVERS: Final = (
+    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+)  # fmt: skip
+INBAND_EXPECTED_LOSS: Final = 0.05
+"""From less libopus makes no LBRR at 40 kbit/s."""
+INBAND_BITS_LEAST: Final = 24_000
+"""Bits per second of a frame that has room for LBRR."""
+FRAME_BITS_LEAST: Final = 9_500
+"""Bits per second of a frame; where symbols would leave less, there are fewer of them."""
+
+BURSTY: Final = 1.4
+"""Where runs of losses are so many times as long as those of loss without memory, it comes in bursts."""
+BURST_REACH: Final = 1.15
+"""A copy is so many mean bursts away from its frame ..."""
+BURST_FIRST_MIN_SLOTS: Final = 3
+BURST_FIRST_MAX_SLOTS: Final = 7
+"""... within these limits: the frame waits so long for it."""
+DISTANCE_STEP_SLOTS: Final = 2
+"""A distance is kept until the better one is so far from it."""
+
+
+def grade_of(loss: float, present: Grade, *, bursty: bool = False) -> Grade:
+    """The grade of a running mean of loss, given the one in force."""
+    enter, leave = (ENTER_BURSTY, LEAVE_BURSTY) if bursty else (ENTER, LEAVE)
+    entered = max(grade for grade in Grade if loss >= enter[grade])
+    if entered >= present:
+        return entered
+    return max(grade for grade in Grade if grade <= present and loss >= leave[grade])
+
+
+def distance_of(loss: float, burst: float, present: int) -> int:
+    """How many slots away from its frame a copy must be to survive the bursts; 0 where losses come singly."""
+    if burst <= BURSTY / (1 - min(loss, 0.9)):
         return 0
-    return 1 if report.loss < 0.15 else 2
+    wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    return present if present and abs(wanted - present) < DISTANCE_STEP_SLOTS else wanted
 
 
-def shape_for(number: int, step: Step, overhead: int) -> Shape:
-    """Packets of the protection, within the step's bits per second; `overhead`: bytes per packet below the payload."""
-    protection = PROTECTIONS[number]
-    size = int(step.bits_per_second * step.slots * SLOT_SECONDS / BITS_PER_BYTE) - overhead
-    return Shape(step.slots, size, protection)
+def covers_for(grade: Grade, distance: int, slots: int) -> tuple[Cover, ...]:
+    """The row of the table; `distance` in slots, `slots` per frame."""
+    covers = _COVERS[grade]
+    if not distance or not covers:
+        return covers
+    far = math.ceil(distance / slots)
+    near = max(1, far // 2)
+    return tuple(Cover(first, 1) for first in dict.fromkeys((far, near, far + near)))[: len(covers)]
+
+
+def shape_for(grade: Grade, distance: int, step: Step, overhead: int) -> Shape:
+    """Packets within the step's bits per second; `overhead`: bytes per packet below the payload."""
+    seconds = step.slots * SLOT_SECONDS
+    size = int(step.bits_per_second * seconds / BITS_PER_BYTE) - overhead
+
+    def frame_bits(repairs: int) -> float:
+        return frame_bytes_for(size, repairs) * BITS_PER_BYTE / seconds
+
+    covers = covers_for(grade, distance, step.slots)
+    while covers and frame_bits(len(covers)) < FRAME_BITS_LEAST:
+        covers = covers[:-1]
+    inband = grade is Grade.TRACE and frame_bits(0) >= INBAND_BITS_LEAST
+    return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
+
+
+LOSS_SECONDS: Final = 4.0
+"""Time of the running mean of loss."""
+LEAP_LOSS: Final = 0.05
+"""A report of more than twice the mean and so much more for each slot of a mean burst is believed at once."""
+BURST_SECONDS: Final = 10.0
+"""Time of the running mean of burst lengths: two seconds see few bursts."""
+FORGIVE_SECONDS: Final = 2.5
+"""After the rate went down because the path was overfull, reports still speak of losses of before."""
+RISE_SECONDS: Final = 1.0
+"""Between two changes of the protection, where the second is to a higher grade ..."""
+REST_SECONDS: Final = 4.0
+"""... and otherwise."""
+
+
+class Losses:
+    """Running means of what the receiver reports, and the grade they give.  Slow and bounded, whatever is reported."""
+
+    def __init__(self, now: float) -> None:
+        self.grade = Grade.NONE
+        self.distance = 0
+        self._loss = 0.0
+        self._burst = 1.0
+        self._burst_seen = 0.0
+        self._last = now
+        self._changed = now - REST_SECONDS
+
+    def reported(self, now: float, report: Report, fell: float) -> None:
+        """`fell`: when the rate last went down because the path was overfull."""
+        passed = max(0.0, now - self._last)
+        self._last = now
+        if now - fell < FORGIVE_SECONDS:
+            return
+        if report.burst >= 1:
+            self._burst_seen += passed
+            share = passed / min(BURST_SECONDS, self._burst_seen) if passed else 0.0
+            self._burst += (report.burst - self._burst) * min(1.0, share)
+        burst = self._burst
+        if report.loss > 2 * self._loss + LEAP_LOSS * burst:
+            self._loss = report.loss
+        self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
+        distance = distance_of(self._loss, burst, self.distance)
+        grade = grade_of(self._loss, self.grade, bursty=distance > 0)
+        pause = RISE_SECONDS if grade > self.grade else REST_SECONDS
+        if (grade, distance) != (self.grade, self.distance) and now - self._changed >= pause:
+            self.grade, self.distance, self._changed = grade, distance, now

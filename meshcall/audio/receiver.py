@@ -107,6 +107,8 @@ class Receiver:
         self._targets: deque[int] = deque(maxlen=CALM_TARGETS)
         self._copies: deque[int] = deque(maxlen=_COPIES)
         self._report = Report()
+        self._told = Report()
+        """What the other side told of our packets, field by field."""
         self._heard: Report | None = None
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -196,7 +198,7 @@ class Receiver:
     def _receive(self, at: float, payload: bytes) -> bool:
         """Whether the packet was worth more than a glance."""
         try:
-            packet = decode_voice(payload)
+            packet = decode_voice(payload, self._told)
         except BadPacket as bad:
             self._refused[bad.reason] += 1
             return False
@@ -220,7 +222,7 @@ class Receiver:
             self._reception = Reception(at, slot)
         if slot >= self._newest or self._counts["packets"] == 1 or restarted:
             self._newest, self._slots, self._inband = slot, packet.slots, packet.inband
-            self._heard = packet.report
+            self._told = self._heard = packet.report
         self._reception.packet(at, slot, packet.slots)
         margin = int(self._now - at < MARGIN_SECONDS)
         for known, slots, data, repaired in self._repair.add(packet, slot):

@@ -12,18 +12,18 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from meshcall.wire.voice import SLOTS_PER_FRAME_MAX, WINDOW_MAX, Cover, VoicePacket
+from meshcall.wire.voice import FIRST_MAX, SLOTS_PER_FRAME_MAX, WINDOW_MAX, Cover, VoicePacket
 
 POLYNOMIAL: Final = 0x11D
 FIELD: Final = 256
 COLUMNS_MODULUS: Final = 64
-"""Slots are told apart by their remainder; a window of 16 frames spans 48 slots at most."""
+"""Slots are told apart by their remainder; a window of 15 frames spans 45 slots at most."""
 SYMBOL_COEFFICIENT_FIRST: Final = 64
 """The x of a symbol are 64 to 255, the y of a frame 0 to 63: never equal."""
 SYMBOLS_PER_SLOT: Final = 3
 
 HORIZON_SLOTS: Final = 96
-"""How far behind the newest packet a frame may lie that is still solved for: 31 frames of 60 ms are 93."""
+"""How far behind the newest packet a frame may lie that is still solved for: 30 frames of 60 ms are 90."""
 _COLUMNS: Final = 128
 """An equation begins with a byte for each slot, modulo this: more than the horizon."""
 SHAPES_MAX: Final = 2
@@ -71,7 +71,7 @@ class RepairEncoder:
     """The frames sent last, and symbols made of them."""
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque(maxlen=2 * WINDOW_MAX)
+        self._frames: deque[bytes] = deque(maxlen=FIRST_MAX + WINDOW_MAX)
         self._slot = 0
         self._slots = 0
 
@@ -85,15 +85,15 @@ class RepairEncoder:
         self._frames.append(frame)
 
     def possible(self, covers: Sequence[Cover]) -> tuple[Cover, ...]:
-        """The covers as far as there are frames for them yet."""
-        there = len(self._frames) - 1
-        return tuple(Cover(one.first, min(one.count, there + 1 - one.first)) for one in covers if one.first <= there)
+        """The covers as far as there are frames for them yet; of none (count 0) where there is not one."""
+        there = len(self._frames)
+        return tuple(Cover(one.first, max(0, min(one.count, there - one.first))) for one in covers)
 
     def symbols(self, covers: Sequence[Cover]) -> list[bytes]:
         """One for each cover, for the packet of the newest frame.  Raises ValueError where frames are not there."""
         symbols = []
         for index, cover in enumerate(covers):
-            if cover.first + cover.count > len(self._frames):
+            if cover.count and cover.first + cover.count > len(self._frames):
                 raise ValueError("a symbol cannot cover what was not sent")
             total = 0
             for back in range(cover.first, cover.first + cover.count):
@@ -254,4 +254,4 @@ class RepairDecoder:
         return self._windows[-1]
 
 
-assert HORIZON_SLOTS >= (2 * WINDOW_MAX - 1) * SLOTS_PER_FRAME_MAX < _COLUMNS
+assert (FIRST_MAX + WINDOW_MAX - 1) * SLOTS_PER_FRAME_MAX <= HORIZON_SLOTS < _COLUMNS

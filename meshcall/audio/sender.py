@@ -6,7 +6,7 @@ the same packets go out.  They change with the network's state only, in coarse s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from meshcall.audio.capacity import Capacity
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Encoder, Sound
-from meshcall.audio.policy import BITS_PER_BYTE, Shape, protection_for, shape_for
+from meshcall.audio.policy import BITS_PER_BYTE, Losses, Protection, Shape, shape_for
 from meshcall.audio.repair import RepairEncoder
 from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report, VoicePacket, encode_voice
 
@@ -63,8 +63,9 @@ class Sender:
         self._slot = slot
         self._capacity = Capacity(now, limit_bits_per_second)
         self._repair = RepairEncoder()
-        self._protection = 0
-        self._shape = shape_for(0, self._capacity.step, self.overhead)
+        self._losses = Losses(now)
+        self._fixed: Protection | None = None
+        self._shape = self._wanted()
         self._encoder.expect_loss(0.0, inband=False)
         self._buffer = np.zeros(SLOTS_PER_FRAME_MAX * SLOT_SAMPLES, np.int16)
         self._filled = 0
@@ -78,7 +79,7 @@ class Sender:
         if sound.dtype != np.int16 or sound.shape != (PULL_SAMPLES,):
             raise ValueError(f"not a block of sound: {sound.dtype}, {sound.shape}")
         if not self._filled:
-            self._reshape(now)
+            self._reshape()
         self._buffer[self._filled : self._filled + PULL_SAMPLES] = self._gated(sound)
         self._filled += PULL_SAMPLES
         if self._filled < self._shape.slots * SLOT_SAMPLES:
@@ -88,11 +89,15 @@ class Sender:
     def reported(self, now: float, report: Report) -> None:
         """What the other side receives of us; it came in one of its packets."""
         self._capacity.reported(now, report)
-        self._protection = protection_for(report)
+        self._losses.reported(now, report, self._capacity.fell)
 
     def path_changed(self, now: float) -> None:
         """Packets go another way from now on."""
         self._capacity.path_changed(now)
+
+    def fix(self, protection: Protection | None) -> None:
+        """Keep to one protection, whatever is reported; for comparisons.  None: the policy again."""
+        self._fixed = protection
 
     @property
     def shape(self) -> Shape:
@@ -107,8 +112,12 @@ class Sender:
             self._shape,
         )  # fmt: skip
 
-    def _reshape(self, now: float) -> None:
-        shape = shape_for(self._protection, self._capacity.step, self.overhead)
+    def _wanted(self) -> Shape:
+        shape = shape_for(self._losses.grade, self._losses.distance, self._capacity.step, self.overhead)
+        return shape if self._fixed is None else replace(shape, protection=self._fixed)
+
+    def _reshape(self) -> None:
+        shape = self._wanted()
         if shape != self._shape:
             self._shape = shape
             self._changes += 1

@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lookup": ("meshcall.cli.lookup:command", "Find out how a person can be reached."),
     "ping": ("meshcall.cli.ping:command", "Link to a person's device and see how fast it answers."),
     "paths": ("meshcall.cli.paths:command", "Show the open links and the ways they take."),
+    "devices": ("meshcall.cli.devices:command", "List microphones and loudspeakers, and try them."),
     "relay": ("meshcall.cli.relay:command", "See your places at relays, and your own relay."),
     "simulate": ("meshcall.cli.simulate:command", "Run a scenario of many nodes in virtual time."),
 }

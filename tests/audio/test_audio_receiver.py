@@ -55,7 +55,7 @@ def test_copies_repair_one_lost_packet_in_five() -> None:
 
 def test_the_other_sides_report_is_handed_on_once() -> None:
     receiver, _ = new_receiver()
-    receiver.push(0.0, paper_packet(0, report=Report(loss=0.2)))
+    receiver.push(0.0, paper_packet(1, report=Report(loss=0.2)))
     assert receiver.heard() is None
     receiver.pull(0.0)
     heard = receiver.heard()

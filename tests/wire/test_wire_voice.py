@@ -12,7 +12,8 @@ from meshcall.errors import BadPacket
 from meshcall.wire import voice
 from meshcall.wire.voice import Cover, Report, VoicePacket, decode_voice, encode_voice, frame_bytes_for, size_of
 
-covers = st.builds(Cover, st.integers(1, 16), st.integers(1, 16))
+covers = st.builds(Cover, st.integers(1, 16), st.integers(0, 15))
+told = Report(0.2, 1.5, 0.1, 0.04, 0.2)
 
 
 @st.composite
@@ -22,22 +23,46 @@ def packets(draw: st.DrawFn) -> VoicePacket:
     parts = [draw(st.binary(min_size=length, max_size=length)) for _ in range(len(chosen) + 1)]
     return VoicePacket(
         draw(st.integers(0, 255)), draw(st.integers(0, 65535)), draw(st.integers(1, 3)), draw(st.booleans()),
-        Report(0.2, 1.5, 0.1, 0.04, 0.2), parts[0], chosen, tuple(parts[1:]),
+        told, parts[0], chosen, tuple(parts[1:]),
     )  # fmt: skip
 
 
-@given(packets(), st.integers(0, 60))
-def test_a_packet_comes_back_as_it_was_whatever_its_padding(packet: VoicePacket, padding: int) -> None:
-    size = size_of(len(packet.frame), len(packet.covers))
-    data = encode_voice(packet, size + padding)
-    assert len(data) == size + padding
+@given(packets(), st.integers(0, 3))
+def test_a_packet_comes_back_as_it_was(packet: VoicePacket, padding: int) -> None:
+    size = size_of(len(packet.frame), len(packet.covers)) + min(padding, len(packet.covers))
+    data = encode_voice(packet, size)
+    assert len(data) == size
     back = decode_voice(data)
     assert (back.call, back.slot, back.slots, back.inband) == (packet.call, packet.slot, packet.slots, packet.inband)
     assert (back.frame, back.covers, back.repairs) == (packet.frame, packet.covers, packet.repairs)
-    assert back.report.loss == pytest.approx(0.2, abs=0.002)
-    assert back.report.burst == 1.5
-    assert back.report.jitter == pytest.approx(0.04, abs=0.001)
-    assert back.report.queue == pytest.approx(0.2, abs=0.002)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("first", [0, 1, 65_530])
+def test_seven_packets_tell_a_whole_report(slots: int, first: int) -> None:
+    heard = Report()
+    for n in range(14):  # the count of slots wraps, and one turn with it
+        slot = (first + n * slots) % 65536
+        heard = decode_voice(encode_voice(VoicePacket(0, slot, slots, False, told, b"x")), heard).report
+    assert heard.loss == pytest.approx(0.2, abs=0.002)
+    assert heard.burst == 1.5
+    assert heard.late == pytest.approx(0.1, abs=0.002)
+    assert heard.jitter == pytest.approx(0.04, abs=0.001)
+    assert heard.queue == pytest.approx(0.2, abs=0.002)
+
+
+def test_a_packet_tells_one_field_and_leaves_the_others() -> None:
+    heard = Report(0.5, 4.0, 0.5, 0.5, 0.5)
+    back = decode_voice(encode_voice(VoicePacket(0, 2, 1, False, told, b"x")), heard).report
+    assert back == Report(0.5, 1.5, 0.5, 0.5, 0.5)
+
+
+def test_a_size_that_says_another_length_of_the_frame_is_not_sent() -> None:
+    packet = VoicePacket(0, 0, 1, False, Report(), bytes(20), (Cover(1, 2),), (bytes(20),))
+    assert len(encode_voice(packet, 47)) == 47
+    for size in (45, 48, 60):
+        with pytest.raises(ValueError, match="as long as"):
+            encode_voice(packet, size)
 
 
 @given(st.binary(max_size=1200))
@@ -52,7 +77,7 @@ def test_any_bytes_are_a_packet_or_refused(data: bytes) -> None:
     assert 0 <= packet.report.loss <= 1
 
 
-@given(st.integers(11, 900), st.integers(0, 3))
+@given(st.integers(6, 900), st.integers(0, 3))
 def test_the_longest_frame_fits_and_one_more_byte_does_not(size: int, repairs: int) -> None:
     length = frame_bytes_for(size, repairs)
     if length >= 1:
@@ -62,12 +87,14 @@ def test_the_longest_frame_fits_and_one_more_byte_does_not(size: int, repairs: i
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -5.0])
 def test_an_absurd_report_is_cut_to_what_fits(value: float) -> None:
-    report = Report(value, value, value, value, value)
-    try:
-        back = decode_voice(encode_voice(VoicePacket(0, 0, 1, False, report, b"x"))).report
-    except OverflowError:
-        pytest.fail("an absurd report must not raise")
-    assert 0 <= back.loss <= 1
+    report = heard = Report(value, value, value, value, value)
+    for slot in range(7):
+        try:
+            heard = decode_voice(encode_voice(VoicePacket(0, slot, 1, False, report, b"x")), heard).report
+        except OverflowError:
+            pytest.fail("an absurd report must not raise")
+    assert 0 <= heard.loss <= 1
+    assert 0 <= heard.queue <= 1.02
 
 
 @pytest.mark.parametrize(
@@ -78,6 +105,7 @@ def test_an_absurd_report_is_cut_to_what_fits(value: float) -> None:
         VoicePacket(0, 0, 1, False, Report(), bytes(256)),
         VoicePacket(0, 0, 1, False, Report(), b"xy", (Cover(1, 1),), (b"x",)),
         VoicePacket(0, 0, 1, False, Report(), b"x", (Cover(17, 1),), (b"x",)),
+        VoicePacket(0, 0, 1, False, Report(), b"x", (Cover(1, 16),), (b"x",)),
         VoicePacket(0, 0, 1, False, Report(), b"x", (Cover(1, 1),) * 4, (b"x",) * 4),
     ],
 )
