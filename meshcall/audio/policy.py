@@ -67,6 +67,9 @@ ENTER: Final = (0.0, 0.005, 0.03, 0.085, 0.17, 0.40)
 """From this share of loss on a grade holds ..."""
 LEAVE: Final = (0.0, 0.002, 0.015, 0.06, 0.13, 0.33)
 """... and until it falls below this one."""
+ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.085, 0.28, 0.50)
+LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.06, 0.22, 0.42)
+"""The same where losses come in bursts: against those a second symbol does little, and costs as much."""
 
 _COVERS: Final = (
     (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
@@ -78,29 +81,32 @@ INBAND_BITS_LEAST: Final = 24_000
 FRAME_BITS_LEAST: Final = 9_500
 """Bits per second of a frame; where symbols would leave less, there are fewer of them."""
 
-BURSTY_SLOTS: Final = 1.8
-"""Above this mean length of a run, beyond what loss without memory gives, losses come in bursts."""
+BURSTY: Final = 1.4
+"""Where runs of losses are so many times as long as those of loss without memory, it comes in bursts."""
 BURST_REACH: Final = 1.15
 """A copy is so many mean bursts away from its frame ..."""
 BURST_FIRST_MIN_SLOTS: Final = 3
 BURST_FIRST_MAX_SLOTS: Final = 7
 """... within these limits: the frame waits so long for it."""
+DISTANCE_STEP_SLOTS: Final = 2
+"""A distance is kept until the better one is so far from it."""
 
 
-def grade_of(loss: float, present: Grade) -> Grade:
+def grade_of(loss: float, present: Grade, *, bursty: bool = False) -> Grade:
     """The grade of a running mean of loss, given the one in force."""
-    entered = max(grade for grade in Grade if loss >= ENTER[grade])
+    enter, leave = (ENTER_BURSTY, LEAVE_BURSTY) if bursty else (ENTER, LEAVE)
+    entered = max(grade for grade in Grade if loss >= enter[grade])
     if entered >= present:
         return entered
-    return max(grade for grade in Grade if grade <= present and loss >= LEAVE[grade])
+    return max(grade for grade in Grade if grade <= present and loss >= leave[grade])
 
 
-def distance_of(loss: float, burst: float) -> int:
+def distance_of(loss: float, burst: float, present: int) -> int:
     """How many slots away from its frame a copy must be to survive the bursts; 0 where losses come singly."""
-    expected = 1 / (1 - min(loss, 0.9))
-    if burst <= BURSTY_SLOTS * expected:
+    if burst <= BURSTY / (1 - min(loss, 0.9)):
         return 0
-    return min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    return present if present and abs(wanted - present) < DISTANCE_STEP_SLOTS else wanted
 
 
 def covers_for(grade: Grade, distance: int, slots: int) -> tuple[Cover, ...]:
@@ -128,11 +134,11 @@ def shape_for(grade: Grade, distance: int, step: Step, overhead: int) -> Shape:
     return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
 
 
-LOSS_SECONDS: Final = 3.0
+LOSS_SECONDS: Final = 4.0
 """Time of the running mean of loss."""
 LEAP_LOSS: Final = 0.05
-"""A report of more than twice the mean and so much more is believed at once."""
-BURST_SECONDS: Final = 8.0
+"""A report of more than twice the mean and so much more for each slot of a mean burst is believed at once."""
+BURST_SECONDS: Final = 10.0
 """Time of the running mean of burst lengths: two seconds see few bursts."""
 FORGIVE_SECONDS: Final = 2.5
 """After the rate went down because the path was overfull, reports still speak of losses of before."""
@@ -150,6 +156,7 @@ class Losses:
         self.distance = 0
         self._loss = 0.0
         self._burst = 1.0
+        self._burst_seen = 0.0
         self._last = now
         self._changed = now - REST_SECONDS
 
@@ -159,12 +166,16 @@ class Losses:
         self._last = now
         if now - fell < FORGIVE_SECONDS:
             return
-        if report.loss > 2 * self._loss + LEAP_LOSS:
+        if report.burst >= 1:
+            self._burst_seen += passed
+            share = passed / min(BURST_SECONDS, self._burst_seen) if passed else 0.0
+            self._burst += (report.burst - self._burst) * min(1.0, share)
+        burst = self._burst
+        if report.loss > 2 * self._loss + LEAP_LOSS * burst:
             self._loss = report.loss
         self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
-        if report.burst >= 1:
-            self._burst += (report.burst - self._burst) * min(1.0, passed / BURST_SECONDS)
-        grade, distance = grade_of(self._loss, self.grade), distance_of(self._loss, self._burst)
+        distance = distance_of(self._loss, burst, self.distance)
+        grade = grade_of(self._loss, self.grade, bursty=distance > 0)
         pause = RISE_SECONDS if grade > self.grade else REST_SECONDS
         if (grade, distance) != (self.grade, self.distance) and now - self._changed >= pause:
             self.grade, self.distance, self._changed = grade, distance, now
