@@ -226,6 +226,11 @@ class Receiver:
         for known, slots, data, repaired in self._repair.add(packet, slot):
             inband = self._inband if repaired else packet.inband
             self._known(Frame(known, slots, data, self._tick, inband, repaired), margin)
+        if packet.inband and self._histogram is not None:
+            # The frame before could be played from now on, if poorly; counted only where it is not known yet.
+            before = slot - packet.slots
+            delay = tick_delay(self._tick, before, packet.slots) + margin
+            self._histogram.add(before, packet.slots, delay, repaired=True)
         return True
 
     def _known(self, frame: Frame, margin: int) -> None:
@@ -357,12 +362,12 @@ class Receiver:
             self._play(self._buffer.take(frame.slot), do, surplus)
 
     def _play(self, frame: Frame, do: Do, surplus: int) -> None:
-        self._line.frame(frame, do, surplus, self._gain(frame.slot, surplus))
+        good = self._line.frame(frame, do, surplus, self._gain(frame.slot, surplus))
         self._held = 0
         self._next = frame.slot + frame.slots
         self._counts["frames"] += 1
-        self._counts["played"] += frame.slots
-        self._counts["repaired"] += frame.repaired
+        self._counts["played" if good else "missing"] += frame.slots
+        self._counts["repaired"] += frame.repaired and good
         self._waited += self._tick - frame.tick
 
     def _flush(self, frame: Frame) -> None:
