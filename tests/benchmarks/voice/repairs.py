@@ -36,7 +36,8 @@ MARGIN_SECONDS = 0.2
 WAYS = (
     "none", "inband", "copies:1", "copies:2", "copies:3", "copies:1;inband", "copies:2;inband", "rlc:2", "rlc:3",
     "rlc:4", "rlc:3;inband", "rlc:4;inband", "copies:1,3", "copies:1,2", "copies:2,4", "rlc:2+2", "rlc:3+3", "rlc:4+4",
-    "rlc:6+6", "rlc:8+8", "copies:1,2,3", "copies:1,3,5", "copies:2,4,6", "rlc:3+3+3", "rlc:4+4+4", "rlc:6+6+6", "rlc:8+8+8",
+    "rlc:6+6",
+    "rlc:8+8", "copies:1,2,3", "copies:1,3,5", "copies:2,4,6", "rlc:3+3+3", "rlc:4+4+4", "rlc:6+6+6", "rlc:8+8+8",
 )  # fmt: skip
 
 
