@@ -34,8 +34,9 @@ LOOKAHEAD_SAMPLES = 312
 """Of Opus."""
 MARGIN_SECONDS = 0.2
 WAYS = (
-    "none", "inband", "copies:1", "copies:2", "copies:3", "copies:1;inband", "copies:2;inband", "rlc:2", "rlc:3", "rlc:4",
-    "rlc:3;inband", "rlc:4;inband", "copies:1,3", "copies:1,2", "copies:2,4", "rlc:2+2", "rlc:3+3", "rlc:4+4", "rlc:6+6",
+    "none", "inband", "copies:1", "copies:2", "copies:3", "copies:1;inband", "copies:2;inband", "rlc:2", "rlc:3",
+    "rlc:4", "rlc:3;inband", "rlc:4;inband", "copies:1,3", "copies:1,2", "copies:2,4", "rlc:2+2", "rlc:3+3", "rlc:4+4",
+    "rlc:6+6",
     "rlc:8+8", "copies:1,2,3", "copies:1,3,5", "copies:2,4,6", "rlc:3+3+3", "rlc:4+4+4", "rlc:6+6+6", "rlc:8+8+8",
 )  # fmt: skip
 
@@ -65,7 +66,9 @@ def known_at(case: Case, frames: int) -> np.ndarray:
         slot = n * case.slots
         encoder.add(slot, case.slots, frame)
         covers = encoder.possible(shield.covers)
-        packet = VoicePacket(1, slot, case.slots, shield.inband, Report(), frame, covers, tuple(encoder.symbols(covers)))
+        packet = VoicePacket(
+            1, slot, case.slots, shield.inband, Report(), frame, covers, tuple(encoder.symbols(covers))
+        )
         if link.fate(n * seconds, case.size) is None:
             continue
         for found, _, _, _ in decoder.add(packet, slot):
@@ -163,7 +166,10 @@ def main() -> None:
                 per = len(seeds) * len(options.sets.split(","))
                 for k, way in enumerate(best):
                     these = scores[k * per : (k + 1) * per]
-                    print(f"  wait {wait}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})", flush=True)
+                    print(
+                        f"  wait {wait}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":
