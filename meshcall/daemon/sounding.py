@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshcall.daemon.sound import choice_of, processing_of
 from meshcall.daemon.voice import CallVoice, Tone, show
 from meshcall.drivers.sound.duplex import Changed, Duplex
 from meshcall.drivers.sound.null import Silence
-from meshcall.drivers.sound.ports import SoundChoice
 from meshcall.drivers.sound.processing import Processing, Settings
 from meshcall.drivers.sound.wav import WavSink, WavSource
-from meshcall.errors import MeshcallError
+from meshcall.errors import MeshcallError, UsageError
 
 if TYPE_CHECKING:
     from meshcall.audio.codec import Sound
@@ -35,7 +35,9 @@ class Files:
     """WAV files in the place of microphone and loudspeaker; they begin when the call is answered."""
 
     def __init__(self, microphone: str | None = None, speaker: str | None = None) -> None:
-        """Opens them.  Raises WavError."""
+        """Opens them.  Raises WavError or UsageError with a sentence."""
+        if microphone and speaker and Path(microphone).resolve() == Path(speaker).resolve():
+            raise UsageError(f"{microphone} cannot be microphone and loudspeaker at once")
         self.source = None if microphone is None else WavSource(Path(microphone), held=True)
         self.sink: WavSink | None = None
         try:
@@ -70,9 +72,8 @@ class Sounding:
     ) -> None:
         """See `CallVoice`; `on_device` is called in the loop.  Raises NoOpusError."""
         audio = config.audio
-        settings = Settings(audio.echo_cancellation, audio.noise_suppression, audio.automatic_gain)
         self.files = files
-        self.processing = Processing(_PLAIN if files.source is not None else settings)
+        self.processing = Processing(_PLAIN) if files.source is not None else processing_of(audio)
         self._make = partial(
             CallVoice, send=send, reported=reported, processing=self.processing,
             limit_bits_per_second=config.call.kbit_per_second * 1000, first_voice=first_voice, on_fault=on_fault,
@@ -80,7 +81,7 @@ class Sounding:
         self.voice = self._make(now, status)
         self.voice.tone = Tone(incoming=incoming)
         self._tag = status.tag
-        self._choice = SoundChoice(audio.microphone, audio.speaker, audio.backend)
+        self._choice = choice_of(audio)
         self._on_device = on_device
         self._token = trio.lowlevel.current_trio_token()
         self._duplex: Duplex | None = None

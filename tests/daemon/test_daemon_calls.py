@@ -67,9 +67,12 @@ def wait_for(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Person]]:
-    """Ann and Bob are contacts; Zoe is a stranger to both.  A volunteer's relay carries what is not direct."""
+    """Ann, Bob and Max are contacts, and Max answers by himself; Zoe is a stranger to all.
+
+    A volunteer's relay carries what is not direct.
+    """
     folder = tmp_path_factory.mktemp("calls")
-    homes = {name: folder / name for name in ("ann", "bob", "zoe")}
+    homes = {name: folder / name for name in ("ann", "bob", "max", "zoe")}
     addresses = {}
     for name, home in homes.items():
         made = meshcall("id", "new", "--home", str(home), "--name", name, "--no-passphrase", "--json")
@@ -80,20 +83,21 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Perso
         first = stack.enter_context(daemon(folder / "first"))
         second = stack.enter_context(daemon(folder / "second", *bootstrap(first)))
 
-        def up(home: Path, config: str) -> Daemon:
+        def up(home: Path, config: str, *more: str) -> Daemon:
             (home / "some.toml").write_text(config)
-            options = ("--config", str(home / "some.toml"), *bootstrap(first, second))
+            options = ("--config", str(home / "some.toml"), *more, *bootstrap(first, second))
             return stack.enter_context(daemon(home, *options, publish=True))
 
         relay = up(relay_home, '[relay]\nmode = "open"\nleases = 0\n[dht]\nreachable = "yes"\n')
         relay.wait_for("record found again")
-        contacts = f'trusted = ["{addresses["ann"]}", "{addresses["bob"]}"]'
+        contacts = "trusted = [" + ", ".join(f'"{addresses[name]}"' for name in ("ann", "bob", "max")) + "]"
         config = f'[contacts]\n{contacts}\n[audio]\nbackend = "null"\n'
-        nodes = {name: up(home, config) for name, home in homes.items()}
+        more = {"max": ("--auto-answer", "contacts")}
+        nodes = {name: up(home, config, *more.get(name, ())) for name, home in homes.items()}
         found = {name: Person(name, homes[name], addresses[name], nodes[name]) for name in homes}
         for node in nodes.values():
             node.wait_for("place at a relay")
-        for who, whom in (("ann", "bob"), ("bob", "ann"), ("zoe", "ann")):
+        for who, whom in (("ann", "bob"), ("bob", "ann"), ("ann", "max"), ("zoe", "ann")):
             _until_named(found[who], found[whom])
         yield found
 
@@ -195,6 +199,26 @@ def test_hold_and_mute_are_told(people: dict[str, Person]) -> None:
     assert bob.ask("hangup")["ended"] is True
     assert events(calling)[-1]["ending"] == "hung_up_there"
     assert events(answering)[-1]["ending"] == "hung_up"
+
+
+def test_who_is_allowed_to_is_answered_without_asking(people: dict[str, Person]) -> None:
+    ann, max_ = people["ann"], people["max"]
+    said = events(ann.start("call", max_.address, "--json", "--seconds", "2"))
+    assert said[-1]["answered"], said[-1]
+    assert said[-1]["stats"]["packets"] > 20
+    assert "answered" in [one["event"] for one in said]
+    _quiet(max_)
+    assert max_.ask("calls")["history"][0]["answered"] is True
+
+
+def test_a_call_survives_a_client_that_is_killed_only_as_a_hang_up(people: dict[str, Person]) -> None:
+    ann, max_ = people["ann"], people["max"]
+    calling = ann.start("call", max_.address, "--json")
+    wait_for(calling, "first_voice")
+    calling.kill()
+    calling.communicate()
+    _quiet(ann)
+    _quiet(max_)
 
 
 def test_a_stranger_does_not_ring_and_waits_in_the_list(people: dict[str, Person]) -> None:
