@@ -22,7 +22,7 @@ def page(
     """The whole page.  `events` are the caller's; `heard`: who spoke, and what arrived of it."""
     answered = next((data["seconds"] for name, data in events if name == "answered"), 0.0)
     marks = [
-        (data["seconds"] - answered, f"{'direct' if data['kind'] == 'direct' else 'relay'}: {data['path']}")
+        (data["seconds"] - answered, data["path"])
         for name, data in events
         if name == "path_changed" and data["path"] is not None and data["seconds"] >= answered
     ]

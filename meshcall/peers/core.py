@@ -32,7 +32,6 @@ from meshcall.peers.events import (
     PeerEvent,
     PeerStatus,
     Reached,
-    RelayInDoubt,
     TalkMessage,
 )
 from meshcall.peers.peer import Peer
@@ -440,10 +439,7 @@ class Peers:
                 if event.best is not None and link in self._peers:
                     self._set_path(link, event.best)
                 self.events.append(PathChanged(link, event.best, event.second, event.reason))
-            elif isinstance(event, InDoubt):
-                if is_relayed(event.path):
-                    self.events.append(RelayInDoubt(event.path))
-            elif isinstance(event, OutsideSeen | OutsideWanted):
+            elif isinstance(event, InDoubt | OutsideSeen | OutsideWanted):
                 self.events.append(event)
             elif isinstance(event, SocketKept):
                 self.kept[event.path] = SocketKey(link, event.socket)

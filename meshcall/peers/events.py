@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshcall.handshake.events import Frame
-from meshcall.path.events import OutsideSeen, OutsideWanted, ProberStatus
+from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, ProberStatus
 from meshcall.path.paths import Path
 from meshcall.peers.ways import SocketsOver
 from meshcall.wire.record import RelayLease
@@ -93,13 +93,6 @@ class TalkMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayInDoubt:
-    """The path that carries frames may have failed, and it goes through a relay: its leases should be looked at."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
 class PlacesChanged:
     """This device has places at these relays now, the best first."""
 
@@ -108,7 +101,7 @@ class PlacesChanged:
 
 PeerEvent = (
     Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | TalkMessage
-    | RelayInDoubt | PlacesChanged | SocketsOver | OutsideSeen | OutsideWanted | Frame
+    | InDoubt | PlacesChanged | SocketsOver | OutsideSeen | OutsideWanted | Frame
 )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class Leasing:
         self.holder.closed(now, link)
 
     def look(self, now: float) -> None:
-        """A path through a relay may have failed: make sure of all leases."""
+        """A path may have failed, perhaps because our NAT forgot us, for relays too: make sure of all leases."""
         if now - self._looked_at >= LOOK_AGAIN_SECONDS:
             self._looked_at = now
             self.holder.network_changed(now)

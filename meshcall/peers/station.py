@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
-from meshcall.path.events import OutsideSeen, OutsideWanted
+from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted
 from meshcall.path.paths import LAN, connection_of, direct, endpoint_of, is_stream, is_tcp, relay_id, relayed, stream
 from meshcall.path.ports import PortWatch
-from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
+from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged
 from meshcall.peers.leasing import Leasing
 from meshcall.peers.ways import TO_LAN, SocketKey, by_socket
 from meshcall.record.resolver import callable_devices
@@ -366,7 +366,7 @@ class Station:
         elif isinstance(event, Moved):
             if relay is not None and relay_id(event.path) is None:
                 relay.moved(now, event.link, _place_of(event.path))
-        elif isinstance(event, RelayInDoubt):
+        elif isinstance(event, InDoubt):
             if leasing is not None:
                 leasing.look(now)
         elif isinstance(event, OutsideSeen):
