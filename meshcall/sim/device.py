@@ -13,6 +13,7 @@ from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
 from meshcall.peers.ways import SocketKey, SocketsOver, take_apart
 from meshcall.sim.access import Place, leave
 from meshcall.sim.host import Host
+from meshcall.sim.shaping import HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from meshcall.sim.nat import Nat
     from meshcall.sim.world import World
 
-HEADER_BYTES = 28
-"""IPv4 and UDP; an uplink carries them too."""
 QUEUE_SECONDS_MAX = 0.25
 """A datagram that would wait longer before an uplink is dropped."""
 NOTICED_SECONDS = 0.05
