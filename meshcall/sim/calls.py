@@ -270,13 +270,13 @@ class Callers:
             mixed = self.world.rng.sample(people, len(people))
             pairs = list(zip(mixed[:half], mixed[half : 2 * half], strict=True))
         self._round += 1
-        studied = self._choose(half)
+        studied = self._choose(pairs)
         for number, (caller, callee) in enumerate(pairs):
             when = now + settings.pause_seconds * number / half / 2
             self.world.schedule.at(when, self._call, caller, callee, number in studied)
         self.world.schedule.call(now + self._round_seconds, self._next_round)
 
-    def _choose(self, _pairs: int) -> frozenset[int]:
+    def _choose(self, _pairs: list[tuple[Member, Member]]) -> frozenset[int]:
         """Which calls of a round are under study."""
         return frozenset()
 

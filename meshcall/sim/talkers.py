@@ -72,19 +72,28 @@ class Talkers(Callers):
         self.voice = voice
         self.counters: Counter[str] = Counter()
         self._of: dict[int, TalkCall] = {}  # the call of each device
+        self._studied: Counter[str] = Counter()
         super().__init__(world, settings)
         self._who = {member.identity.public: member for member in self.people}
 
     def _call_policy(self) -> CallPolicy:
         return CallPolicy(contacts=self._known, kbit_per_second=self.voice.kbit_per_second)
 
-    def _choose(self, pairs: int) -> frozenset[int]:
-        return frozenset(self.world.rng.sample(range(pairs), round(self.voice.studied * pairs)))
+    def _choose(self, pairs: list[tuple[Member, Member]]) -> frozenset[int]:
+        """By chance, but callers on the kind of line that was studied least so far come first."""
+        left = self.world.rng.sample(range(len(pairs)), len(pairs))
+        chosen = []
+        for _ in range(round(self.voice.studied * len(pairs))):
+            number = min(left, key=lambda number: self._studied[pairs[number][0].line])
+            left.remove(number)
+            chosen.append(number)
+            self._studied[pairs[number][0].line] += 1
+        return frozenset(chosen)
 
     @property
-    def studied(self) -> list[TalkCall]:
-        """The calls under study that are over."""
-        return [call for call in self.calls if isinstance(call, TalkCall) and call.studied and call.ended]
+    def over(self) -> list[TalkCall]:
+        """The calls that are over."""
+        return [call for call in self.calls if isinstance(call, TalkCall) and call.ended]
 
     # What people do
 

@@ -18,7 +18,7 @@ from meshcall.audio.receiver import Receiver
 from meshcall.audio.reckoning import Delay, delay_of, judge, overhead_bytes
 from meshcall.audio.sender import Sender
 from meshcall.core import ENDPOINT_V4_BYTES
-from meshcall.errors import BadPacket, UsageError
+from meshcall.errors import BadPacket
 from meshcall.path.paths import endpoint_of, is_relayed
 from meshcall.wire.voice import SLOT_SECONDS
 
@@ -120,7 +120,7 @@ def _filled(head: bytes, size: int) -> bytes:
 
 def _read(frame: bytes) -> tuple[int, int]:
     if len(frame) < _head.size or frame != _filled(frame[: _head.size], len(frame)):
-        raise BadPacket("paper", "not a frame of paper")
+        raise BadPacket("not of paper")
     flags, number = _head.unpack_from(frame)
     return flags, number
 
@@ -239,22 +239,20 @@ class VoiceEnd:
     def _speak(self, now: float) -> None:
         sender, receiver, node = self._sender, self._receiver, self._device.node
         assert node is not None
-        try:
-            heard = receiver.heard()
-            if heard is not None:
-                sender.reported(now, heard)
-                if heard.loss != self._loss_there:
-                    self._loss_there = heard.loss
-                    node.calls.report_loss(now, self._call, heard.loss)
-            sender.telling = receiver.report()
-            payload = sender.push(now, _SILENCE)
-            if payload is not None:
-                copies = node.calls.send_voice(now, self._call, payload)
-                self.sent_bytes += copies * (len(payload) + self._overhead)
-                self._remember(now, payload[_SLOT])
-        except UsageError:  # the node knows no such call any more
-            self._over = True
-        self._device.drain(now)
+        heard = receiver.heard()
+        if heard is not None:
+            sender.reported(now, heard)
+            if heard.loss != self._loss_there:
+                self._loss_there = heard.loss
+                node.calls.report_loss(now, self._call, heard.loss)
+                self._device.drain(now)
+        sender.telling = receiver.report()
+        payload = sender.push(now, _SILENCE)
+        if payload is not None:
+            copies = node.calls.send_voice(now, self._call, payload)
+            self.sent_bytes += copies * (len(payload) + self._overhead)
+            self._remember(now, payload[_SLOT])
+            self._device.drain(now)
 
     def _remember(self, now: float, slot: bytes) -> None:
         self._sent.pop(slot, None)

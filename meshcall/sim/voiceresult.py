@@ -24,8 +24,8 @@ WINDOW = ("seconds", "mos", "delay_ms", "lost", "missing", "made_up", "kbit")
 
 def voice_result(callers: Talkers, begin: float) -> dict[str, Any]:
     """What the calls of a world with voice were like; `begin`: when they began."""
-    calls = [call for call in callers.calls if call.ended]
-    studied = callers.studied
+    calls = callers.over
+    studied = [call for call in calls if call.studied]
     lines = callers.world.scenario.line
     plain = {name for name, kind in lines.items() if kind == LineKind()}
     directions = []
