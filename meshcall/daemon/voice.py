@@ -69,14 +69,14 @@ class CallVoice:
         now: float,
         status: CallStatus,
         *,
-        send: Callable[[float, bytes], object],
+        send: Callable[[float, bytes, bool], object],
         reported: Callable[[float, float], object],
         processing: Processing,
         limit_bits_per_second: int,
         first_voice: Callable[[], object],
         on_fault: Callable[[Exception], None],
     ) -> None:
-        """`send(now, payload)` and `reported(now, loss)` are called in the loop; raises NoOpusError."""
+        """`send(now, payload, once)` (once: by one path only) and `reported(now, loss)` are called in the loop; raises NoOpusError."""
         theirs = limit_bits_per_second if status.theirs is None else status.theirs.kbit_per_second * 1000
         self.processing = processing
         self.counters: Counter[str] = Counter()
@@ -147,7 +147,7 @@ class CallVoice:
             sender.telling = receiver.report()
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
-                self._send(now, payload)
+                self._send(now, payload, sender.is_narrow)
 
     def arrived(self, at: float, payload: bytes) -> None:
         """A voice packet of this call came."""

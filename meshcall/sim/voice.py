@@ -249,7 +249,7 @@ class VoiceEnd:
         sender.telling = receiver.report()
         payload = sender.push(now, _SILENCE)
         if payload is not None:
-            copies = node.calls.send_voice(now, self._call, payload)
+            copies = node.calls.send_voice(now, self._call, payload, once=sender.is_narrow)
             self.sent_bytes += copies * (len(payload) + self._overhead)
             self._remember(now, payload[_SLOT])
             self._device.drain(now)
