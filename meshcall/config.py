@@ -17,6 +17,7 @@ import msgspec
 from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
 from meshcall.errors import AddressError, ConfigError, UsageError
+from meshcall.relay.places import is_tcp_port
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
@@ -83,6 +84,7 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leases: int = 2
     mode: Literal["open", "list", "off"] = "off"
     listed: tuple[str, ...] = ()
+    tcp_port: int | Literal["auto", "off"] = "auto"
     leases_max: int = 256
     uplink_kbit_per_second: int = 10_000
     lease_kbit_per_second: int = 640
@@ -201,6 +203,9 @@ leases = 2
 # packets for "open": everybody, "list": those in `listed` and in [home] members, "off": nobody.
 mode = "off"
 listed = []
+# For devices in networks that bar UDP, a relay takes TCP too, on this port.  "auto": 443 where this account may
+# use it, else the number of the UDP port or any free one; "off": no TCP.  Open it in your firewall.
+tcp_port = "auto"
 # Most devices that keep a place here.
 leases_max = 256
 # Most that is forwarded (thousands of bits a second): in all, for one place (a call takes about 130, both
@@ -333,6 +338,12 @@ def check(config: Config, source: str) -> Config:
             len(getattr(config.audio, name)) <= DEVICE_NAME_CHARACTERS_MAX, f"[audio] {name}", "is too long for a name"
         )
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
+    tcp_port = config.relay.tcp_port
+    demand(
+        isinstance(tcp_port, str) or (tcp_port <= 65535 and is_tcp_port(tcp_port)),
+        "[relay] tcp_port",
+        'must be 443, 1024 to 65535, "auto" or "off"',
+    )
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")
     for name in ("items_max", "item_bytes_max", "peers_max", "queries_per_second_max"):

@@ -38,39 +38,42 @@ QUEUE_PROBE_SECONDS: Final = 0.05
 """... and already here, above what it was, in the first seconds after a step up."""
 QUEUE_LOW_SECONDS: Final = 0.03
 """Below, nothing queues."""
-SLOPE_SECONDS: Final = 0.4
+SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
-SLOPE_SECONDS_LEAST: Final = 0.06
+SLOPE_SECONDS_LEAST: Final = 0.15
 """... so long at least."""
+SAME_SECONDS: Final = 0.25
+"""What is told of the queue and does not differ from what was told before is noted so often."""
 LEAST_GROWTH: Final = 0.1
 """Of a path that is overfull, whatever was measured."""
-FALLING: Final = -0.05
-"""Seconds of queue per second: a queue that falls already wants no lower rate."""
+DRAINING: Final = -0.1
+"""Seconds of queue per second: one that falls as fast is left to do so; a slower one wants the next step down, but no
+step has failed for that."""
 MARGIN: Final = 0.85
 """Of the capacity that was estimated."""
 ABOVE_ESTIMATE: Final = 1.05
 """Steps beyond so much of it have failed."""
 SETTLE_SECONDS: Final = 1.0
-"""From one step to the next down: the reports' half second, and the way there and back."""
+"""And the queue: from one step to the next down.  The reports' half second, and the way there and back."""
 FALL_SHARE: Final = 0.2
 """By so much of itself a queue of ours has fallen ..."""
 FALL_SECONDS: Final = 3.0
 """... after so long at a lower rate; else the delay is not ours."""
 UP_SECONDS: Final = 4.0
 """Without a queue, until the next step up; a step up is on probation for as long."""
-UP_DRAINED_SECONDS: Final = 2.0
-"""The same below what the path was last seen to carry."""
+UP_DRAINED_SECONDS: Final = 1.0
+"""The same below what the path was seen to carry."""
 BLOCK_SECONDS: Final = 30.0
 """For so long a step that failed is not tried again; doubled each time, up to ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
 """... this."""
-TRIAL_LOSS: Final = 0.08
+TRIAL_LOSS: Final = 0.10
 """Loss without a queue that a trial is made for, once it has lasted ..."""
-TRIAL_AFTER_SECONDS: Final = 6.0
+TRIAL_AFTER_SECONDS: Final = 10.0
 TRIAL_SECONDS: Final = 4.5
 """How long each half lasts: the reports' two seconds twice, and the way there and back."""
-TRIAL_AGAIN_SECONDS: Final = 60.0
-"""After one that showed nothing; doubled each time, up to BLOCK_SECONDS_MAX."""
+TRIAL_AGAIN_SECONDS: Final = 120.0
+"""After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
 """Without a queue seen: a line that was full before its least delay was known loses so ..."""
 HEAVY_SECONDS: Final = 1.0
@@ -86,8 +89,8 @@ class _Trial(Enum):
     NONE = auto()
     LOWER = auto()
     """One step down: is there less loss?"""
-    AGAIN = auto()
-    """Back up: is there more of it again?"""
+    HIGHER = auto()
+    """After a step up, back or for the first time: is there more of it?"""
 
 
 class Capacity:
@@ -95,7 +98,7 @@ class Capacity:
 
     def __init__(self, now: float, limit_bits_per_second: int) -> None:
         self._allowed = [step for step in STEPS if step.bits_per_second <= limit_bits_per_second] or [STEPS[0]]
-        self._at = len(self._allowed) - 1
+        self._at = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
         self.fell = now - BLOCK_SECONDS
         """When the rate last went down because the path was overfull: losses of before say nothing about now."""
         self.path_changed(now)
@@ -108,7 +111,8 @@ class Capacity:
     @property
     def is_narrow(self) -> bool:
         """Whether the path carries less than is allowed."""
-        return self._at < len(self._allowed) - 1 and self._trial is _Trial.NONE
+        until, _ = self._blocked.get(self._at + 1, (0.0, 0.0))
+        return self._fallen_from is not None or self._heavy is not None or until > self._last
 
     def path_changed(self, now: float) -> None:
         """All that was learnt belongs to another path; the step stays until this one has shown what it carries."""
@@ -116,7 +120,7 @@ class Capacity:
         self._quiet_since = now
         self._floor = 0.0
         self._before = 0.0
-        self._probing = False
+        self._probing = self._is_draining = False
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
         self._blocked: dict[int, tuple[float, float]] = {}
@@ -136,7 +140,8 @@ class Capacity:
         passed = min(LOSS_TIME_SECONDS, max(0.0, now - self._last))
         self._last = now
         self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
-        self._queues.append((now, report.queue))
+        if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
+            self._queues.append((now, report.queue))
         self._floor = min(self._floor, report.queue)
         queue = report.queue - self._floor
         if queue > QUEUE_LOW_SECONDS:
@@ -148,17 +153,20 @@ class Capacity:
         settled = now - self._since
         if self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
-        elif settled < SETTLE_SECONDS:
+        elif settled < SETTLE_SECONDS + queue:
             return
         elif queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS):
-            if self._slope(now) > FALLING:
-                self._overfull(now, report)
+            slope = self._slope(now)
+            if slope > 0 or not self._is_draining:
+                self._overfull(now, report, slope)
+            elif slope > DRAINING and self._at:
+                self._go(now, self._at - 1, draining=True)
         elif self._heavy is not None:
             self._judge_heavy(now, report)
         elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
             self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
             self._estimate = self.step.bits_per_second * (1 - report.loss)
-            self._go(now, min(self._fitting(), self._at - 1))
+            self._go(now, min(self._fitting(), self._at - 1), draining=True)
         elif self._trial is not _Trial.NONE:
             self._judge_trial(now)
         elif now - self._lossy_since >= TRIAL_AFTER_SECONDS and now >= self._trial_from and self._at > 0:
@@ -169,11 +177,10 @@ class Capacity:
 
     # -- down
 
-    def _overfull(self, now: float, report: Report) -> None:
+    def _overfull(self, now: float, report: Report, slope: float) -> None:
         """Down to what the growth of the queue, or what came through, says that the path carries."""
         rate = self.step.bits_per_second
-        growth = max(LEAST_GROWTH, self._slope(now))
-        self._estimate = min(rate / (1 + growth), rate * (1 - report.loss))
+        self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - report.loss))
         self._block(now, self._at)
         for index, step in enumerate(self._allowed):
             is_free = self._blocked.get(index, (now, 0.0))[0] <= now
@@ -185,7 +192,7 @@ class Capacity:
         self._trial = _Trial.NONE
         self.fell = now
         self._heavy = None
-        self._go(now, max(0, min(self._fitting(), self._at - 1)))
+        self._go(now, max(0, min(self._fitting(), self._at - 1)), draining=True)
 
     def _fitting(self) -> int:
         """The highest step that the estimate has room for; the lowest where there is none."""
@@ -193,14 +200,14 @@ class Capacity:
         return max(fits, default=0)
 
     def _slope(self, now: float) -> float:
-        """Seconds of queue per second, over the last moments."""
+        """Seconds of queue per second, over the last moments; 0 where too little was told."""
         last_at, last = self._queues[-1]
-        earlier = [
+        slopes = [
             (last - queue) / (last_at - at)
             for at, queue in self._queues
             if now - at <= SLOPE_SECONDS and last_at - at >= SLOPE_SECONDS_LEAST
         ]
-        return max(earlier, default=0.0)
+        return max(slopes, default=0.0)
 
     def _judge_fall(self, now: float, queue: float) -> None:
         """Some seconds at the lower rate: has the queue fallen?  If not, it is not ours, and the rate goes back."""
@@ -227,12 +234,13 @@ class Capacity:
         above = self._at + 1
         if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
             return
-        known = self._allowed[above].bits_per_second <= self._estimate
-        wait = UP_DRAINED_SECONDS if known else UP_SECONDS
-        if now - max(self._quiet_since, self._since) >= wait:
+        bits = self._allowed[above].bits_per_second
+        is_known = self._is_draining and bits <= self._estimate
+        if now - max(self._quiet_since, self._since) >= (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
             self._probing, self._before = True, queue
-            self._estimate = max(self._estimate, float(self._allowed[above].bits_per_second))
-            self._go(now, above)
+            self._estimate = max(self._estimate, float(bits))
+            self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+            self._go(now, above, draining=is_known)
 
     # -- loss without a queue
 
@@ -263,19 +271,20 @@ class Capacity:
         change = self._trial_loss - self._loss if is_lower else self._loss - self._trial_loss
         telling = change >= share / 2 * (1 - self._trial_loss)  # half of what it would be if the line were full
         if is_lower:
-            self._trial, self._trial_loss = (_Trial.AGAIN if telling else _Trial.NONE), self._loss
+            self._trial, self._trial_loss = (_Trial.HIGHER if telling else _Trial.NONE), self._loss
             self._go(now, self._at + 1)
         else:
             self._trial = _Trial.NONE
-        if not telling:
+        if not telling and (is_lower or self._loss >= TRIAL_LOSS):
             self._trial_from = now + self._trial_pause
             self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
-        elif not is_lower:
+        elif telling and not is_lower:
             self._block(now, self._at)
             self.fell = now
             self._go(now, self._at - 1)
 
-    def _go(self, now: float, index: int) -> None:
+    def _go(self, now: float, index: int, *, draining: bool = False) -> None:
         self._at = index
         self._since = self._lossy_since = now
+        self._is_draining = draining
         self._queues.clear()

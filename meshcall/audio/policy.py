@@ -58,18 +58,24 @@ class Grade(IntEnum):
     MUCH = 3
     """One symbol of two frames."""
     HEAVY = 4
-    """Two symbols."""
-    EXTREME = 5
-    """Three."""
+    """Two copies."""
+    SEVERE = 5
+    """A copy, and a symbol of three frames: more is repaired, later."""
+    EXTREME = 6
+    """Three symbols."""
 
 
-ENTER: Final = (0.0, 0.005, 0.03, 0.085, 0.17, 0.40)
+ENTER: Final = (0.0, 0.005, 0.03, 0.13, 0.17, 0.25, 0.40)
 """From this share of loss on a grade holds ..."""
-LEAVE: Final = (0.0, 0.002, 0.015, 0.06, 0.13, 0.33)
+LEAVE: Final = (0.0, 0.002, 0.015, 0.10, 0.13, 0.21, 0.33)
 """... and until it falls below this one."""
+ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.13, 0.28, 0.40, 0.50)
+LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.10, 0.22, 0.35, 0.42)
+"""The same where losses come in bursts: against those a second symbol does little, and costs as much."""
 
 _COVERS: Final = (
-    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)), (Cover(2, 1), Cover(2, 3)),
+    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
 INBAND_EXPECTED_LOSS: Final = 0.05
 """From less libopus makes no LBRR at 40 kbit/s."""
@@ -78,29 +84,32 @@ INBAND_BITS_LEAST: Final = 24_000
 FRAME_BITS_LEAST: Final = 9_500
 """Bits per second of a frame; where symbols would leave less, there are fewer of them."""
 
-BURSTY_SLOTS: Final = 1.8
-"""Above this mean length of a run, beyond what loss without memory gives, losses come in bursts."""
+BURSTY: Final = 1.4
+"""Where runs of losses are so many times as long as those of loss without memory, it comes in bursts."""
 BURST_REACH: Final = 1.15
 """A copy is so many mean bursts away from its frame ..."""
 BURST_FIRST_MIN_SLOTS: Final = 3
 BURST_FIRST_MAX_SLOTS: Final = 7
 """... within these limits: the frame waits so long for it."""
+DISTANCE_STEP_SLOTS: Final = 2
+"""A distance is kept until the better one is so far from it."""
 
 
-def grade_of(loss: float, present: Grade) -> Grade:
+def grade_of(loss: float, present: Grade, *, bursty: bool = False) -> Grade:
     """The grade of a running mean of loss, given the one in force."""
-    entered = max(grade for grade in Grade if loss >= ENTER[grade])
+    enter, leave = (ENTER_BURSTY, LEAVE_BURSTY) if bursty else (ENTER, LEAVE)
+    entered = max(grade for grade in Grade if loss >= enter[grade])
     if entered >= present:
         return entered
-    return max(grade for grade in Grade if grade <= present and loss >= LEAVE[grade])
+    return max(grade for grade in Grade if grade <= present and loss >= leave[grade])
 
 
-def distance_of(loss: float, burst: float) -> int:
+def distance_of(loss: float, burst: float, present: int) -> int:
     """How many slots away from its frame a copy must be to survive the bursts; 0 where losses come singly."""
-    expected = 1 / (1 - min(loss, 0.9))
-    if burst <= BURSTY_SLOTS * expected:
+    if burst <= BURSTY / (1 - min(loss, 0.9)):
         return 0
-    return min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    return present if present and abs(wanted - present) < DISTANCE_STEP_SLOTS else wanted
 
 
 def covers_for(grade: Grade, distance: int, slots: int) -> tuple[Cover, ...]:
@@ -128,12 +137,12 @@ def shape_for(grade: Grade, distance: int, step: Step, overhead: int) -> Shape:
     return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
 
 
-LOSS_SECONDS: Final = 3.0
+LOSS_SECONDS: Final = 4.0
 """Time of the running mean of loss."""
 LEAP_LOSS: Final = 0.05
-"""A report of more than twice the mean and so much more is believed at once."""
-BURST_SECONDS: Final = 8.0
-"""Time of the running mean of burst lengths: two seconds see few bursts."""
+"""A report of more than twice the mean and so much more for each slot of a mean burst is believed at once."""
+BURST_SECONDS: Final = 15.0
+"""Over about so long the mean length of bursts is taken: two seconds see few."""
 FORGIVE_SECONDS: Final = 2.5
 """After the rate went down because the path was overfull, reports still speak of losses of before."""
 RISE_SECONDS: Final = 1.0
@@ -149,7 +158,8 @@ class Losses:
         self.grade = Grade.NONE
         self.distance = 0
         self._loss = 0.0
-        self._burst = 1.0
+        self._lost = self._runs = 0.0
+        """Lost slots and runs of them, both in the same unit and fading."""
         self._last = now
         self._changed = now - REST_SECONDS
 
@@ -159,12 +169,15 @@ class Losses:
         self._last = now
         if now - fell < FORGIVE_SECONDS:
             return
-        if report.loss > 2 * self._loss + LEAP_LOSS:
+        kept = max(0.0, 1 - passed / BURST_SECONDS)
+        self._lost = self._lost * kept + report.loss * passed
+        self._runs = self._runs * kept + report.loss / max(1.0, report.burst) * passed
+        burst = self._lost / self._runs if self._runs > 0 else 1.0
+        if report.loss > 2 * self._loss + LEAP_LOSS * burst:
             self._loss = report.loss
         self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
-        if report.burst >= 1:
-            self._burst += (report.burst - self._burst) * min(1.0, passed / BURST_SECONDS)
-        grade, distance = grade_of(self._loss, self.grade), distance_of(self._loss, self._burst)
+        distance = distance_of(self._loss, burst, self.distance)
+        grade = grade_of(self._loss, self.grade, bursty=distance > 0)
         pause = RISE_SECONDS if grade > self.grade else REST_SECONDS
         if (grade, distance) != (self.grade, self.distance) and now - self._changed >= pause:
             self.grade, self.distance, self._changed = grade, distance, now

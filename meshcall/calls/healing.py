@@ -57,7 +57,8 @@ class Healer:
             self._look_at(now, call, leg)
             if self._desk.call is not call:
                 return
-        call.look_at = min((self._next(leg) for leg in call.live_legs()), default=now + LOST_SECONDS)
+        watched = [leg for leg in call.live_legs() if call.state is not State.UP or leg.give_up_at is None]
+        call.look_at = min((self._next(leg) for leg in watched), default=now + LOST_SECONDS)
         if call.state is State.UP:
             self._look_up(now, call)
         call.look_at = max(call.look_at, now + 0.01)
@@ -75,6 +76,9 @@ class Healer:
             self._desk.end(now, call, Ending.CALLER_GONE, word=(Kind.DECLINE, Decline.NO_ANSWER))
         elif silence >= LOST_SECONDS and call.state is not State.UP:
             self._desk.leg_failed(now, call, leg, Ending.NOT_REACHED, (Kind.CANCEL, 0))
+        elif silence >= LOST_SECONDS and call.heard_at > leg.heard_at:  # it goes on by another link
+            self._desk.drop_leg(now, call, leg)
+            call.closed_at = now if call.link is None else call.closed_at
         elif silence >= CHECK_SECONDS and leg.asked_at <= leg.heard_at:
             leg.asked_at = now
             self._desk.say(now, call, leg.link, Kind.CHECK)

@@ -42,9 +42,16 @@ def status(folders: Folders, as_json: bool) -> None:
     show(result, lines(result), as_json=as_json)
 
 
+def _tcp(result: Mapping[str, Any]) -> str:
+    count = result["tcp_connections"]["with_us"]
+    connections = f"{count} connection{'s' * (count != 1)}"
+    return "none" if result["tcp_port"] is None else f"port {result['tcp_port']}, {connections}"
+
+
 def lines(result: Mapping[str, Any]) -> list[str]:
     """For people."""
-    rows = [("Place at", ", ".join(lease["endpoints"])) for lease in result["leases"]]
+    over = " over TCP, as this network bars UDP" if result["over_tcp"] else ""
+    rows = [("Place at", ", ".join(lease["endpoints"]) + over) for lease in result["leases"]]
     rows = rows or [("Places", "none; no relay was found yet, or [relay] leases is 0")]
     relay = result["relay"]
     if relay is None:
@@ -56,6 +63,7 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     rows += [
         ("Own relay", {"open": "for everybody", "list": "for a list of people"}[relay["mode"]]),
         ("Reachable", reachable),
+        ("TCP", _tcp(result)),
         ("Devices", f"{relay['leases']} have a place, {relay['member_leases']} of them of this home"),
         ("Flows", f"{relay['established']} carry packets, {relay['flows'] - relay['established']} wait for an answer"),
         ("Load", f"{relay['load']:.0%} of {relay['kbit_per_second_max']} kbit/s"),

@@ -53,6 +53,7 @@ def lines(status: Json, *, counters: bool) -> list[str]:
     kind = "private" if network["private"] else "open"
     rows += [
         ("Network", f"{'joined' if network['joined'] else 'not found yet'} ({kind}{', offline' * network['offline']})"),
+        *([("UDP", "barred here: relays and the DHT are reached over TCP")] if network["udp_barred"] else []),
         ("Sockets", ", ".join(network["endpoints"])),
         ("Reachable", _reachable(network)),
         ("NAT", _NAT_LINES.get(network["nat"], network["nat"])),

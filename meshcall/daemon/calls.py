@@ -119,7 +119,7 @@ class CallDesk:
     ) -> Json:  # fmt: skip
         """Call somebody and stay with it until it is over."""
         link = read_address(self._suite, address)
-        if self._talk is not None:
+        if self._talk is not None and not (self._is_ringing() and self._talk.address == encode(link.public)):
             raise UsageError("there is a call already; hang it up first (`meshcall hangup`)")
         files = await self._files(microphone, speaker)
         try:
@@ -334,7 +334,9 @@ class CallDesk:
         if talk.sound is None:
             self._start_sound(talk)
             return
-        talk.sound.answered(now, event.path)
+        status = self._live.node.calls.status(now)
+        if status is not None:
+            talk.sound.answered(now, status, event.path)
         if talk.incoming and self._nursery is not None:
             self._nursery.start_soon(talk.sound.listen, talk.files or talk.sound.files)
 
@@ -433,7 +435,7 @@ class CallDesk:
         self._take_switches(talk)
         talk.sound.start(listening=not talk.incoming or talk.answered_at is not None)
         if talk.answered_at is not None and talk.path is not None:
-            talk.sound.answered(_now(), talk.path)
+            talk.sound.answered(_now(), status, talk.path)
 
     # Statistics
 
@@ -458,7 +460,9 @@ class CallDesk:
             return None
         status = self._live.node.calls.status(_now())
         link = None if status is None else status.link
-        return talk.sound.stats(None if link is None else self._live.node.people.peers.round_trip(_now(), link))
+        links = self._live.node.people.peers.status(_now())
+        ways = next((one.paths.paths for one in links if one.link == link and one.paths is not None), ())
+        return talk.sound.stats(next((way.rtt for way in ways if way.is_best), None))
 
 
 async def _quieten(talk: Talk) -> None:

@@ -205,8 +205,12 @@ class Service:
 
     def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        self.live.saved = Saved(
-            self._port, self.live.good_contacts() or self.live.saved.contacts, self.live.saved.secret
+        live = self.live
+        live.saved = Saved(
+            self._port,
+            live.good_contacts() or live.saved.contacts,
+            live.saved.secret,
+            live.good_relays() or live.saved.relays,
         )
         return self.live.saved
 
@@ -274,6 +278,8 @@ class Service:
         return {
             "mode": self.live.config.relay.mode,
             "reachable": status.reachable,
+            "tcp_port": self.live.tcp.port,
+            "tcp_connections": dict(zip(("with_us", "to_others"), self.live.tcp.connections, strict=True)),
             **shapes.relay(self.live.node.station, now, self.live.forwarding.status()),
         }
 

@@ -6,6 +6,7 @@ Imported when a call begins, and not before: a node that only waits needs none o
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from meshcall.drivers.sound.wav import WavSink, WavSource
 from meshcall.errors import MeshcallError
 
 if TYPE_CHECKING:
+    from meshcall.audio.codec import Sound
     from meshcall.calls.core import CallStatus
     from meshcall.config import Config
     from meshcall.path.paths import Path as Way
@@ -71,11 +73,13 @@ class Sounding:
         settings = Settings(audio.echo_cancellation, audio.noise_suppression, audio.automatic_gain)
         self.files = files
         self.processing = Processing(_PLAIN if files.source is not None else settings)
-        self.voice = CallVoice(
-            now, status, send=send, reported=reported, processing=self.processing,
+        self._make = partial(
+            CallVoice, send=send, reported=reported, processing=self.processing,
             limit_bits_per_second=config.call.kbit_per_second * 1000, first_voice=first_voice, on_fault=on_fault,
         )  # fmt: skip
+        self.voice = self._make(now, status)
         self.voice.tone = Tone(incoming=incoming)
+        self._tag = status.tag
         self._choice = SoundChoice(audio.microphone, audio.speaker, audio.backend)
         self._on_device = on_device
         self._token = trio.lowlevel.current_trio_token()
@@ -86,10 +90,15 @@ class Sounding:
         """Let packets flow.  `listening`: the microphone is opened; before a call is answered here, it is not."""
         source = self.files.source if listening else Silence()
         self._duplex = Duplex(self._choice, source=source, sink=self.files.sink)
-        self._duplex.start(self.voice.exchange, self._changed)
+        self._duplex.start(self._exchange, self._changed)
 
-    def answered(self, now: float, path: Way) -> None:
+    def _exchange(self, captured: Sound) -> Sound:
+        return self.voice.exchange(captured)
+
+    def answered(self, now: float, status: CallStatus, path: Way) -> None:
         """Both sides want the call; files begin."""
+        if status.tag != self._tag:  # both had called each other, and the other one's call is the one that counts
+            self.voice, self._tag = self._make(now, status), status.tag
         self.voice.path_changed(now, path)
         self.voice.is_open = True
         self._begin()

@@ -38,6 +38,7 @@ ADDRESSES_PER_NAME_MAX: Final = 4
 NODES_FILE: Final = "nodes.json"
 NODES_MAX: Final = 300
 SECRET_BYTES: Final = 32
+RELAYS_MAX: Final = 8
 NODES_FILE_BYTES_MAX: Final = 256 * 1024
 _VERSION: Final = 1
 _DAMAGE = (StateError, UsageError, ValueError, TypeError, KeyError, RecursionError)
@@ -64,6 +65,8 @@ class Saved:
     contacts: tuple[Contact, ...] = ()
     secret: bytes = field(default=b"", repr=False)
     """By which the gateway knows again who asked for a mapping (docs/portmap.md); empty: there is none yet."""
+    relays: tuple[Endpoint, ...] = ()
+    """Where relays took TCP connections, for a start in a network that bars UDP."""
 
 
 def load(folder: Path) -> tuple[Saved, str | None]:
@@ -90,13 +93,17 @@ def _decode(raw: bytes) -> Saved:
         raise ValueError("not a node ID")
     if len(secret) not in (0, SECRET_BYTES):
         raise ValueError("not a secret")
-    return Saved(port, contacts, secret)
+    relays = tuple(parse_endpoint(where) for where in content.get("relays", ())[:RELAYS_MAX])
+    return Saved(port, contacts, secret, relays)
 
 
 def save(folder: Path, saved: Saved) -> None:
     """Write it down.  Raises StateError."""
     nodes = [[node_id.hex(), show_endpoint(where)] for node_id, where in saved.contacts[:NODES_MAX]]
-    text = json.dumps({"version": _VERSION, "port": saved.port, "secret": saved.secret.hex(), "nodes": nodes})
+    relays = [show_endpoint(where) for where in saved.relays[:RELAYS_MAX]]
+    text = json.dumps(
+        {"version": _VERSION, "port": saved.port, "secret": saved.secret.hex(), "nodes": nodes, "relays": relays}
+    )
     files.write(folder / NODES_FILE, text.encode() + b"\n")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, port_of
 from meshcall.drivers.interfaces import LocalNetwork, read_networks
 from meshcall.drivers.udp import local_endpoint
 from meshcall.handshake.budget import Budget
@@ -55,6 +55,9 @@ class LanSockets:
         """`main`: the node's own sockets, of each family at most one.  They stay their owner's."""
         self.counters: Counter[str] = Counter()
         self._main = {4 if one.family == socket.AF_INET else 6: one for one in main}
+        if not hasattr(socket, "IPV6_PKTINFO"):
+            self._main.pop(6, None)  # this system cannot say from which address to send
+        self._bound = {family: local_endpoint(one) for family, one in self._main.items()}
         self._deliver = deliver
         self._read_networks = read
         self._networks: dict[int, list[LocalNetwork]] = {}
@@ -147,8 +150,8 @@ class LanSockets:
     def _look(self) -> None:
         """Join the group on each interface that leads to neighbours, and leave it where there are none any more."""
         self._near = networks = self._read_networks() if self._main else ()
-        for family, main in self._main.items():
-            bound = bytes(local_endpoint(main)[:-2])
+        for family, where in self._bound.items():
+            bound = bytes(where[:-2])
             mine = [each for each in networks if each.family == family]
             if any(bound):
                 mine = [each for each in mine if each.address == bound]
@@ -203,7 +206,7 @@ class LanSockets:
             self.counters["too long"] += 1
         elif not any(each.holds(host) for each in self._near) or not name[1]:
             self.counters["not of a neighbour"] += 1  # an answer must not leave the local network
-        elif name[1] == self._main[family].getsockname()[1] and self._is_own(host):
+        elif name[1] == port_of(self._bound[family]) and self._is_own(host):
             self.counters["own"] += 1
         else:
             self.counters["received"] += 1

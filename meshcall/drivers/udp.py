@@ -484,6 +484,14 @@ class NodeDriver:
             raise fault
         self._on_fault(fault)
 
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Around a turn that a stranger's bytes led to: what the core should never raise is reported, not raised."""
+        try:
+            yield
+        except Exception as fault:
+            self.report(fault)
+
     def count_error(self, what: str, problem: OSError) -> None:
         """Count what the system or the network said; the name of the errno is a short fixed word."""
         self.counters[f"{what} {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1

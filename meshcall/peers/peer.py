@@ -36,6 +36,12 @@ class Peer:
         self.asked: dict[int, float] = {}
         self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
 
+    def ask(self, now: float, number: int) -> None:
+        """An echo of this number leaves; the oldest unanswered ones are forgotten."""
+        while len(self.asked) >= ECHOES_MAX:
+            del self.asked[next(iter(self.asked))]
+        self.asked[number] = now
+
     def status(self, now: float, link: int, path: Path) -> PeerStatus:
         """A snapshot; `path`: the one in use."""
         return PeerStatus(

@@ -6,6 +6,7 @@ Which paths a caller uses is decided here.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
 from meshcall.path.candidates import is_nonsense
 from meshcall.path.paths import LAN, Path, direct, relayed
 from meshcall.peers.events import PeerEvent, Unreached
+from meshcall.relay.places import is_tcp_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 
 REACHES_MAX = 64
+TCP_AFTER_SECONDS = (0.1, 1.0)
+"""After the first, a dial goes to relays over TCP too if nothing at all came over UDP; after the second always."""
 
 _REASONS = {
     NO_ANSWER: "it did not answer; it may have left the network a moment ago",
@@ -67,6 +71,16 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
     return found
 
 
+def tcp_paths_of(entry: DeviceEntry, families: tuple[int, ...]) -> list[Path]:
+    """The same relays over TCP, where they take it."""
+    return [
+        relayed(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), lease.lease_id, tcp=True)
+        for lease in entry.leases
+        for where in (lease.v4, lease.v6)
+        if lease.tcp_port is not None and is_tcp_port(lease.tcp_port) and where is not None and _usable(where, families)
+    ]
+
+
 def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
     return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and not is_nonsense(where)
 
@@ -86,6 +100,11 @@ class Reaches:
         self._reaches: dict[int, Reach] = {}
         self._dials: dict[int, Reach] = {}  # by link to be
         self._last = 0
+        self.is_barred = False
+        """UDP is barred in this network: relays are dialled over TCP at once."""
+        self.heard_at = float("-inf")
+        """When anything last answered over UDP."""
+        self._late: list[tuple[float, float, int, list[Path]]] = []  # due, begin of the dial, link to be, its TCP paths
 
     def __contains__(self, number: int) -> bool:
         """Whether something may still come of an attempt."""
@@ -107,10 +126,14 @@ class Reaches:
         for entry in devices:
             paths = paths_of(entry, self._families, relayed_only=reach.relayed_only)
             lan = LAN if self._lan and reach.trust.tells and not reach.relayed_only else None
+            over_tcp = tcp_paths_of(entry, self._families)
+            if self.is_barred or not paths:
+                paths, over_tcp = over_tcp + paths, []
             if (not paths and lan is None) or entry.static == self._static:
                 continue
             if entry.static in reach.dials:
                 self._links.add_paths(now, reach.dials[entry.static], paths)
+                self._add_late(now, reach.dials[entry.static], over_tcp)
                 continue
             try:
                 link = self._links.dial(now, paths, Callee.of(reach.identity, entry), lan=lan)
@@ -120,7 +143,24 @@ class Reaches:
             reach.dials[entry.static] = link
             reach.began[link] = now
             self._dials[link] = reach
+            self._add_late(now, link, over_tcp)
         return len(reach.began)
+
+    def wake(self, now: float) -> None:
+        """Dial over TCP what did not answer over UDP."""
+        while self._late and self._late[0][0] <= now:
+            _, began, link, paths = heapq.heappop(self._late)
+            if link in self._dials and (self.heard_at < began or now - began >= TCP_AFTER_SECONDS[-1]):
+                self._links.add_paths(now, link, paths)
+
+    def next_wake(self) -> float | None:
+        """When `wake` wants to be called."""
+        return self._late[0][0] if self._late else None
+
+    def _add_late(self, now: float, link: int, paths: list[Path]) -> None:
+        if paths:
+            for seconds in TCP_AFTER_SECONDS:
+                heapq.heappush(self._late, (now + seconds, now, link, paths))
 
     def finish(self, number: int) -> None:
         """No newer record will come."""

@@ -16,7 +16,7 @@ from meshcall.core import Endpoint
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
-from meshcall.path.paths import LAN, direct, endpoint_of, is_tcp, relay_id, relayed
+from meshcall.path.paths import LAN, connection_of, direct, endpoint_of, is_stream, is_tcp, relay_id, relayed, stream
 from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
@@ -25,7 +25,7 @@ from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
 from meshcall.relay.discovery import Announce, Announcer, FindPeers
 from meshcall.relay.ends import Arrived, RelayEnds
-from meshcall.relay.places import endpoint_of_place, is_tcp_place, udp_place
+from meshcall.relay.places import Place, connection_of_place, endpoint_of_place, is_tcp_place, tcp_place, udp_place
 from meshcall.wire import relay as wire
 from meshcall.wire.link import KIND_PIECE, KIND_RESET, KIND_SEALED
 from meshcall.wire.path import Mapping
@@ -58,6 +58,14 @@ class RelayPlan:
     """Whom it serves as a relay itself; None: nobody."""
     homes: tuple[Endpoint, ...] = ()
     """Relays of one's own home: taken first, and also where they are not for everybody."""
+    tcp_port: int | None = None
+    """Where its own relay takes TCP connections."""
+
+
+def _place_of(path: Path) -> Place:
+    """Where the far end of a link without a relay in between is."""
+    where = endpoint_of(path)
+    return tcp_place(where, connection_of(path)) if is_stream(path) else udp_place(where)
 
 
 class Station:
@@ -99,10 +107,15 @@ class Station:
         self._watch = PortWatch()
         self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
+        self.is_udp_barred = False
+        """Relays are reached over TCP."""
         if plan.policy is not None and plan.policy.mode != "off":
             # of the device's secret, so that a relay that starts again knows its leases
             secret = blake2b(device.secret, digest_size=32, person=b"meshcall relay").digest()
-            self.relay = RelayCore(now, suite=suite, policy=plan.policy, static=device.public, secret=secret)
+            self.relay = RelayCore(
+                now, suite=suite, policy=plan.policy, static=device.public, secret=secret,
+                tcp_port=plan.tcp_port,
+            )  # fmt: skip
 
     # Commands
 
@@ -117,6 +130,7 @@ class Station:
                 wanted=self._plan.leases,
                 homes=self._plan.homes,
             )
+            self._leasing.set_tcp(now, self.is_udp_barred)
             self._ends.holder = self._leasing.holder
         is_open = self.relay is not None and self.relay.policy.mode == "open"
         if self._announcer is None and is_open and reachable:
@@ -158,12 +172,41 @@ class Station:
         """Take a datagram that is not the DHT's."""
         kind = data[0] if data else -1
         if KIND_PIECE <= kind <= KIND_RESET:
+            self.peers.reaches.heard_at = now
             self.peers.receive(now, direct(source), data)
         elif kind == wire.MAGIC:
-            self._relay_frame(now, source, data)
+            self._relay_frame(now, udp_place(source), data)
         else:
             self.counters["unknown kind"] += 1
             return
+        self.carry(now)
+
+    def receive_tcp(self, now: float, place: Place, data: bytes) -> None:
+        """Take a datagram from a TCP connection: number 0 is ours to a relay, others are with our own relay."""
+        kind = data[0] if data else -1
+        if KIND_PIECE <= kind <= KIND_RESET:
+            self.peers.receive(now, stream(endpoint_of_place(place), connection_of_place(place)), data)
+        elif kind == wire.MAGIC:
+            self._relay_frame(now, place, data)
+        else:
+            self.counters["unknown kind over TCP"] += 1
+            return
+        self.carry(now)
+
+    def serves(self, place: Place) -> bool:
+        """Whether our relay serves whoever is at this TCP connection: everybody, or those known by a link on it."""
+        if self.relay is None or not connection_of_place(place):
+            return False
+        policy = self.relay.policy
+        path = stream(endpoint_of_place(place), connection_of_place(place))
+        return policy.mode == "open" or any(policy.serves(each) for each in self.peers.identities_at(path))
+
+    def tcp_gone(self, now: float, place: Place) -> None:
+        """A TCP connection ended, or ours could not be opened."""
+        if connection_of_place(place) and self.relay is not None:
+            self.relay.gone(now, place)
+        elif self._leasing is not None:
+            self._leasing.holder.gone(now, place)
         self.carry(now)
 
     def receive_extra(self, now: float, key: SocketKey, source: Endpoint, data: bytes) -> None:
@@ -225,18 +268,31 @@ class Station:
         """What the record should name."""
         return self._leasing.leases if self._leasing is not None else ()
 
-    def _relay_frame(self, now: float, source: Endpoint, data: bytes) -> None:
+    @property
+    def relays_over_tcp(self) -> tuple[Place, ...]:
+        """Where our leases' relays take TCP connections."""
+        return tuple(
+            tcp_place(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), 0)
+            for lease in self.leases
+            for where in (lease.v4, lease.v6)
+            if where is not None and lease.tcp_port is not None
+        )
+
+    def _relay_frame(self, now: float, source: Place, data: bytes) -> None:
         kind = data[1] if len(data) > 1 else -1
+        is_ours = is_tcp_place(source) and not connection_of_place(source)
         if kind in _FOR_A_RELAY:
-            if self.relay is None:
+            if self.relay is None or is_ours:
                 self.counters["no relay here"] += 1
             else:
-                self.relay.receive(now, udp_place(source), data)
+                self.relay.receive(now, source, data)
         elif kind == wire.HELLO_ANSWER:
             if self._leasing is not None:
                 self._leasing.search.receive(now, source, data)
         else:
-            self._ends.receive(now, udp_place(source), data)
+            if not is_tcp_place(source):
+                self.peers.reaches.heard_at = now
+            self._ends.receive(now, source, data)
 
     # Carrying
 
@@ -246,7 +302,7 @@ class Station:
         while self._carry_peers(now) or self._carry_ends(now) or (leasing is not None and leasing.carry(now)):
             pass
         if leasing is not None:
-            self._outbox += [(endpoint_of_place(place), data) for place, data in leasing.outbox]
+            self._outbox += [(Endpoint(place), data) for place, data in leasing.outbox]
             leasing.outbox.clear()
             if leasing.changed:
                 leasing.changed = False
@@ -283,18 +339,19 @@ class Station:
             lease = relay_id(path)
             if path == LAN:
                 self._outbox.append((TO_LAN, data))
+            elif is_stream(path):
+                self._outbox.append((Endpoint(_place_of(path)), data))
             elif lease is None:
                 where, key = endpoint_of(path), self.peers.kept.get(path)
                 self._outbox.append((where if key is None else by_socket(where, key), data))
-            elif is_tcp(path):
-                self.counters["no TCP"] += 1
             else:
-                self._ends.send(now, udp_place(endpoint_of(path)), lease, data)
+                where = endpoint_of(path)
+                self._ends.send(now, tcp_place(where, 0) if is_tcp(path) else udp_place(where), lease, data)
         self.peers.outbox.clear()
         self._outbox += self.peers.special
         self.peers.special.clear()
         for frames in (self._ends.outbox, self.relay.outbox if self.relay is not None else []):
-            self._outbox += [(endpoint_of_place(place), data) for place, data in frames]
+            self._outbox += [(Endpoint(place), data) for place, data in frames]
             frames.clear()
 
     def _take(self, now: float, event: PeerEvent) -> None:
@@ -308,7 +365,7 @@ class Station:
             self._lease_message(now, event)
         elif isinstance(event, Moved):
             if relay is not None and relay_id(event.path) is None:
-                relay.moved(now, event.link, udp_place(endpoint_of(event.path)))
+                relay.moved(now, event.link, _place_of(event.path))
         elif isinstance(event, RelayInDoubt):
             if leasing is not None:
                 leasing.look(now)
@@ -338,7 +395,7 @@ class Station:
         if relay_id(path) is not None:
             self.counters["lease asked for through a relay"] += 1
             return
-        self.relay.message(now, event.link, identity, static, udp_place(endpoint_of(path)), event.data)
+        self.relay.message(now, event.link, identity, static, _place_of(path), event.data)
 
     # Where this device is
 
@@ -362,6 +419,14 @@ class Station:
         for observer, seen in sightings:
             self._watch.note(now, observer, seen)
         self._tell(now)
+
+    def set_udp_barred(self, now: float, barred: bool) -> None:
+        """UDP goes nowhere in this network (True), or it does (again): how relays are reached follows."""
+        self.peers.reaches.is_barred = barred
+        self.is_udp_barred = barred
+        if self._leasing is not None:
+            self._leasing.set_tcp(now, barred)
+        self.carry(now)
 
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept."""

@@ -31,37 +31,42 @@ CASES = {
 BLOCK = 480
 
 
-def cost(settings: Settings, near: np.ndarray, far: np.ndarray) -> dict[str, float]:
-    """CPU of `capture` and `played` together for each block."""
+Step = Callable[[np.ndarray, np.ndarray], object]
+
+
+def ours(settings: Settings) -> Step:
+    """`capture` and `played` together, as in each exchange of a call."""
     processing = Processing(settings)
     if processing.missing:
         raise SystemExit(processing.missing)
-    spent: list[float] = []
-    clock: Callable[[], float] = time.thread_time
-    for at in range(0, len(near) - BLOCK + 1, BLOCK):
-        captured, played = near[at : at + BLOCK], far[at : at + BLOCK]
-        began = clock()
-        processing.capture(captured)
-        processing.played(played)
-        spent.append(clock() - began)
-    return figures_of(spent)
+
+    def step(near: np.ndarray, far: np.ndarray) -> None:
+        processing.capture(near)
+        processing.played(far)
+
+    return step
 
 
-def bare(near: np.ndarray, far: np.ndarray) -> dict[str, float]:
+def bare() -> Step:
     """The same three parts of WebRTC without anything of ours around them."""
     module = load()
     assert module is not None
     echo = module.EchoCanceller(sample_rate=48_000)
     noise = module.NoiseSuppressor(sample_rate=48_000, level=1)
     gain = module.GainController(sample_rate=48_000, max_gain_db=30.0)
-    spent: list[float] = []
+    return lambda near, far: gain.process(noise.process(echo.process(near, far)), float(noise.speech_probability))
+
+
+def measured(steps: dict[str, Step], near: np.ndarray, far: np.ndarray) -> dict[str, dict[str, float]]:
+    """All of them in turns, block by block, so that what else the machine does hits all alike."""
+    spent: dict[str, list[float]] = {name: [] for name in steps}
     for at in range(0, len(near) - BLOCK + 1, BLOCK):
         captured, played = near[at : at + BLOCK], far[at : at + BLOCK]
-        began = time.thread_time()
-        clean = noise.process(echo.process(captured, played))
-        gain.process(clean, float(noise.speech_probability))
-        spent.append(time.thread_time() - began)
-    return figures_of(spent)
+        for name, step in steps.items():
+            began = time.thread_time()
+            step(captured, played)
+            spent[name].append(time.thread_time() - began)
+    return {name: figures_of(one) for name, one in spent.items()}
 
 
 def figures_of(spent: list[float]) -> dict[str, float]:
@@ -85,8 +90,8 @@ def main() -> None:
     far = voice(options.seconds, 1)
     near = voice(options.seconds, 2) * 0.5 + np.roll(far, 4000) * 0.3 + rng.standard_normal(len(far)) * 0.002
     sounds = [(np.clip(one, -1, 1) * 32767).astype(np.int16) for one in (near, far)]
-    figures = {name: cost(settings, *sounds) for name, settings in CASES.items()}
-    figures["everything, WebRTC alone"] = bare(*sounds)
+    steps = {name: ours(settings) for name, settings in CASES.items()}
+    figures = measured({**steps, "everything, WebRTC alone": bare()}, *sounds)
     if options.json:
         print(json.dumps(figures, indent=2))
         return

@@ -12,7 +12,7 @@ from meshcall.calls.state import State
 from meshcall.core import Endpoint
 from meshcall.crypto.kem import MlKem768
 from meshcall.dht.config import DhtConfig
-from meshcall.identity import Device, Identity
+from meshcall.identity import Identity
 from meshcall.node import Node
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan
@@ -165,8 +165,3 @@ class CallWorld(NodeWorld):
         ]
         self._heap[:] = moved
         heapq.heapify(self._heap)
-
-
-def new_device(world: NodeWorld) -> Device:
-    """Keys of one more device."""
-    return Device.new(world.suite)

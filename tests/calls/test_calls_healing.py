@@ -162,6 +162,28 @@ def test_a_line_that_breaks_again_and_again_is_dialled_each_time() -> None:
     assert ann.calls.counters["dialled anew"] + bob.calls.counters["dialled anew"] >= 4
 
 
+def test_a_dead_link_beside_a_living_one_is_let_go_and_costs_nothing() -> None:
+    world = LineWorld()
+    ann, bob = talking(world)
+    old = bob.link
+    world.cut.add(frozenset({0, 1}))
+    world.run(1.0)
+    ann.peers.close(world.now, ann.link)  # its farewell is lost, so Bob's end stays open for a minute
+    ann.carry(world.now)
+    world.cut.clear()
+    world.run(15.0)
+    assert goes_on(world, ann, bob)
+    assert bob.link != old
+    wakes = 0
+    for _ in range(40):
+        due = bob.calls.next_wake()
+        wakes += due is not None and due <= world.now + 0.02
+        world.run(1.0)
+    assert wakes <= 2, "a silent link is no reason to look without pause"
+    assert bob.peers.voice_links == {bob.link}
+    assert goes_on(world, ann, bob)
+
+
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_a_call_lives_through_losses(loss: float) -> None:
     world = LineWorld(seed=3)

@@ -171,7 +171,8 @@ def test_auto_answer_is_for_those_it_is_for(auto: str) -> None:
     world = LineWorld()
     ann, bob = world.two()
     listed = frozenset({ann.identity.public})
-    bob.calls.policy = type(bob.policy)(listed, auto_answer=listed if auto == "listed" else auto)  # type: ignore[arg-type]
+    policy = type(bob.policy)(listed, auto_answer=listed if auto == "listed" else auto)  # type: ignore[arg-type]
+    bob.calls.policy = policy
     ann.call(bob)
     world.run(1.0)
     if auto == "nobody":
@@ -282,7 +283,8 @@ def test_two_who_call_each_other_get_one_call(first: int, apart: float, loss: fl
     world.run(5.0)
     assert one.state is other.state is State.UP
     assert one.tag == other.tag
-    assert one.calls.words(numbers[0]) == other.calls.words(other.calls.status(world.now).call)  # type: ignore[union-attr]
+    words = other.calls.words(other.calls.status(world.now).call)  # type: ignore[union-attr]
+    assert one.calls.words(numbers[0]) == words
     assert len(one.all(CallAnswered)) == len(other.all(CallAnswered)) == 1
     world.loss = 0.0
     world.run(90.0)  # a link whose farewell was lost dies of silence
@@ -379,3 +381,20 @@ def test_what_is_given_up_after_its_line_broke_says_so() -> None:
     world.run(90.0)
     assert ann.is_clean
     assert bob.is_clean
+
+
+def test_what_the_other_side_lost_reaches_the_path_layer() -> None:
+    world = LineWorld()
+    ann, _ = world.up()
+    ann.voice_seconds = 0.1
+    world.run(1.0)
+    (before,) = ann.peers.status(world.now)
+    ann.do("report_loss", 0.4)
+    (after,) = ann.peers.status(world.now)
+    assert before.paths is not None
+    assert after.paths is not None
+    assert before.paths.paths[0].loss < 0.1
+    assert after.paths.paths[0].loss >= 0.3
+    ann.calls.report_loss(world.now, 99, 1.0)
+    ann.calls.send_voice(world.now, 99, b"of no call")
+    assert ann.peers.status(world.now) == [after]

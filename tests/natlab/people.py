@@ -24,7 +24,10 @@ BOOTSTRAP = ("203.0.113.4", "198.51.100.4")
 
 
 class People:
-    """Daemons by host name; they end with the lab."""
+    """Daemons by host name; they end with the lab.
+
+    People know the relay as a node to start from: where UDP is barred, it is their only way in.
+    """
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
@@ -57,7 +60,7 @@ class People:
         everybody = ", ".join(f'"{self.addresses[host]}"' for host in hosts)
         config = f"[contacts]\ntrusted = [{everybody}]\n" if trusted else ""
         for host in hosts:
-            self._up(host, host, config=config)
+            self._up(host, host, "--bootstrap", f"{RELAY}:{RELAY_PORT}", config=config)
         for host in hosts:
             self._wait_for(host, "place at a relay")
             self._wait_for(host, "record found again")

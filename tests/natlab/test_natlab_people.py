@@ -14,7 +14,7 @@ from tests.natlab.topologies import homes, neighbours, services
 pytestmark = pytest.mark.xdist_group("natlab")
 
 NEIGHBOURS = (("hair1", "hair2"), ("lan1", "lan2"))
-KINDS = ("public", "portrestricted", "symmetric", "symseq")
+KINDS = ("public", "portrestricted", "symmetric", "symseq", "udpblocked")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def test_contacts_link_through_the_relay_and_go_direct_where_it_is_possible(
 def test_contacts_on_one_local_network_link_there_at_once(people: People, one: str, two: str) -> None:
     said = people.ping(one, two, 10)
     assert said.get("answered") == 10, said
-    assert said["first_path"] == said["last_path"] == f"direct {people.lab.hosts[two]}:{people.port(two)}"
+    assert said["first_path"] == f"direct {people.lab.hosts[two]}:{people.port(two)}"
+    assert said["last_path"].startswith("direct"), "that, or by the hairpin of their router"
     print(f"direct after {(said['time_line']['direct'] - said['time_line']['first_packet']) * 1000:.0f} ms")
 
 
@@ -67,6 +68,21 @@ def test_on_a_local_network_too_who_wants_no_direct_path_gets_none(people: Peopl
     assert said.get("answered") == 10, said
     assert said["first_path"].startswith("relay")
     assert said["last_path"].startswith("relay")
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [
+        *(("a-udpblocked", "b-" + kind) for kind in ("public", "portrestricted", "symmetric", "udpblocked")),
+        *(("a-" + kind, "b-udpblocked") for kind in ("public", "portrestricted", "symmetric")),
+    ],
+)
+def test_where_udp_is_barred_the_way_is_a_relay_over_tcp(people: People, caller: str, callee: str) -> None:
+    said = people.ping(caller, callee, 30)
+    assert said.get("answered") == 30, said
+    assert said["time_line"]["direct"] is None
+    own = "relay 203.0.113.8:443 over TCP" if "udpblocked" in caller else "relay 203.0.113.8:443"
+    assert said["first_path"] == said["last_path"] == own, "each end says how it reaches the relay itself"
 
 
 def test_who_wants_no_direct_path_gets_none(people: People) -> None:

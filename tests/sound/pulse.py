@@ -84,6 +84,9 @@ class PulseServer:
                 "--exit-idle-time=-1",
                 f"--log-target=file:{self.folder}/log",
                 "--use-pid-file=no",
+                # A busy machine would exceed its limit of real-time CPU, and it would be killed for that.
+                "--realtime=no",
+                "--high-priority=no",
             ],
             env=environment,
             stdin=subprocess.DEVNULL,

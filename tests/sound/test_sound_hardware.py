@@ -12,6 +12,7 @@ from meshcall.drivers.sound.hardware import (
     CALLBACK_SAMPLES_MAX,
     RING_BLOCKS_KEPT,
     RING_BLOCKS_MAX,
+    RING_WINDOW_BLOCKS,
     STALL_SECONDS,
     Beat,
     Hands,
@@ -87,6 +88,24 @@ def test_a_full_ring_falls_back_to_short_delay() -> None:
     assert hands.counters["captured blocks dropped"] == RING_BLOCKS_MAX - RING_BLOCKS_KEPT
 
 
+def test_a_ring_that_only_delays_is_emptied() -> None:
+    hands = Hands("x", 2)
+    hands.ready(lambda captured: captured)
+    for number in range(4):
+        hands.captured(np.full(480, number, np.int16))
+    for number in range(4, 4 + RING_WINDOW_BLOCKS + 1):
+        hands.captured(np.full(480, number, np.int16))
+        heard = hands.wanted(480)
+    assert heard[0] == number, "what comes is played at once"
+    assert hands.counters == {"blocks": RING_WINDOW_BLOCKS + 1, "captured blocks dropped": 4}
+    for number in range(1000):
+        if number % 100 != 50:  # the clock that captures is slower
+            hands.captured(np.full(480, 7, np.int16))
+        hands.wanted(480)
+    assert hands.counters["captured blocks late"] <= 10
+    assert len(hands._ring) <= 2
+
+
 def test_nonsense_callbacks_are_silence_and_counted() -> None:
     clock = Clock()
     hands = Hands("x", 2, clock)
@@ -142,6 +161,9 @@ def test_samples_lost_by_a_busy_machine_are_no_wrong_rate() -> None:
         run(beat, clock, 0.7, 48_000)
         clock.now += 0.3  # a stall, and its samples never come
     assert beat.trouble() is None
+    for rate in (39_000, 43_000, 41_000, 44_500, 38_000):
+        run(beat, clock, 1.02, rate)
+    assert beat.trouble() is None
     beat = Beat(clock)
     run(beat, clock, 10, 44_000, flagged=True)
     assert beat.trouble() is None
@@ -151,6 +173,10 @@ def test_a_stream_that_stops_is_told_in_half_a_second() -> None:
     clock = Clock()
     beat = Beat(clock)
     run(beat, clock, 2, 48_000)
+    clock.now += 1.9
+    assert beat.trouble() is None, "a sound server fills its buffers, and is quiet for a while"
+    beat.beat(480)
+    beat.strict = True
     clock.now += STALL_SECONDS - 0.01
     assert beat.trouble() is None
     clock.now += 0.02

@@ -110,6 +110,10 @@ class Device(Protocol):
         """Begin to call `exchange`.  Raises DeviceError."""
         ...
 
+    def taken(self) -> None:
+        """It has run steadily and is in use now: from here on no callback for 0.5 s is a trouble."""
+        ...
+
     def trouble(self) -> str | None:
         """Why this device is of no use any more, as a sentence; None while it works.  Cheap; any thread."""
         ...

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from meshcall.drivers.sound.ports import Backend
 
 CHECK_SECONDS: Final = 0.1
-LIFE_CALLS: Final = 3
-LIFE_SECONDS: Final = 3.0
-"""A device is taken when it asked for so many blocks, and given up when it did not in this time."""
+LIFE_CALLS: Final = 20
+LIFE_WITHIN_SECONDS: Final = 0.3
+LIFE_SECONDS: Final = 4.0
+"""A device is taken when it asked for so many blocks in so short a time, and given up when it did not after
+LIFE_SECONDS: a sound server may fill its buffers, and then be quiet for 2 s, before it runs."""
 JOB_SECONDS: Final = 6.0
 """A thread that opens or closes for longer hangs."""
 CLOSE_ATTEMPTS: Final = 10
@@ -351,6 +353,7 @@ class Duplex:
             if job.why is not None:
                 self._say(job.why)
             return
+        job.result.device.taken()
         before, self._used = self._used, job.result
         self.gate = job.result.gate
         self._look_every = LOOK_SECONDS
@@ -402,13 +405,7 @@ class Duplex:
         try:
             device = backend.open(plan)
             device.start(gate)
-            end = self._clock() + LIFE_SECONDS
-            while gate.calls < LIFE_CALLS and self._clock() < end and not self._stop.is_set():
-                if (why := device.trouble()) is not None:
-                    raise DeviceError(why)
-                time.sleep(CHECK_SECONDS / 10)
-            if gate.calls < LIFE_CALLS:
-                raise DeviceError(f"{plan.name} gives no sound")
+            self._wait_for_life(plan, device, gate)
         except DeviceError as problem:
             job.why = str(problem)
             self.counters["devices that did not work"] += 1
@@ -417,6 +414,20 @@ class Duplex:
                 close_quietly(device, self.counters)
             return None
         return _Used(plan, device, gate)
+
+    def _wait_for_life(self, plan: Plan, device: Device, gate: Gate) -> None:
+        """Until it runs steadily.  Raises DeviceError."""
+        end = self._clock() + LIFE_SECONDS
+        since, calls = self._clock(), 0
+        while gate.calls - calls < LIFE_CALLS:
+            if (why := device.trouble()) is not None:
+                raise DeviceError(why)
+            now = self._clock()
+            if now > end or self._stop.is_set():
+                raise DeviceError(f"{plan.name} gives no sound")
+            if now - since > LIFE_WITHIN_SECONDS:
+                since, calls = now, gate.calls
+            time.sleep(CHECK_SECONDS / 10)
 
     # Words.
 

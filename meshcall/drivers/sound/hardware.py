@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from meshcall.drivers.sound.base import Exchange
 
 STALL_SECONDS: Final = 0.5
-FIRST_SECONDS: Final = 3.0
+FIRST_SECONDS: Final = 4.0
 """A stream that starts may need longer for its first samples: sound servers wake their hardware up."""
 CALLBACK_SAMPLES_MAX: Final = RATE
 """More in one callback is nonsense."""
 RATE_WINDOW_SECONDS: Final = 1.0
 RATE_WINDOWS: Final = 3
-"""In so many windows running, after the first, and with no overflow or underflow told in them."""
+"""In so many windows running, with no overflow or underflow told in them."""
 RATE_OFF_MAX: Final = 0.06
-"""Of the rate.  44.1 for 48 kHz is 0.081; the hiccups of a busy machine do not last for windows."""
+"""Of the rate; 44.1 for 48 kHz is 0.081."""
+RATE_STEADY: Final = 0.02
+"""A wrong clock is steady: the windows differ by no more.  A busy machine that loses samples is not."""
 RING_BLOCKS_MAX: Final = 6
 RING_BLOCKS_KEPT: Final = 2
 """Captured blocks on their way between two streams with clocks of their own; when it is full, back to these."""
+RING_WINDOW_BLOCKS: Final = 200
+"""If in 2 s there were never fewer than RING_BLOCKS_KEPT of them, the ring only delays: all but one are dropped."""
 
 
 class Beat:
@@ -47,13 +51,15 @@ class Beat:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.problem: str | None = None
         """Set by whoever knows better than the counting."""
+        self.strict = False
+        """From when on a pause is a stall; before, it may be the sound server filling its buffers."""
         self._clock = clock
         self._started = clock()
         self._last = 0.0
         self._window = 0.0
         self._samples = 0
         self._flagged = False
-        self._off = 0
+        self._off: list[float] = []
 
     def beat(self, samples: int, *, flagged: bool = False) -> None:
         """A callback with so many samples; `flagged`: it told of an overflow or underflow.  Cheap."""
@@ -77,13 +83,14 @@ class Beat:
         now = self._clock()
         if not self._last:
             return "gives no sound" if now - self._started > FIRST_SECONDS else None
-        return "went away, or hangs" if now - self._last > STALL_SECONDS else None
+        limit = STALL_SECONDS if self.strict else FIRST_SECONDS
+        return "went away, or hangs" if now - self._last > limit else None
 
     def _judge(self, now: float) -> None:
         rate = self._samples / (now - self._window)
         off = abs(rate / RATE - 1) > RATE_OFF_MAX and not self._flagged
-        self._off = self._off + 1 if off else 0
-        if self._off >= RATE_WINDOWS:
+        self._off = [*self._off[-RATE_WINDOWS + 1 :], rate] if off else []
+        if len(self._off) == RATE_WINDOWS and max(self._off) / min(self._off) - 1 < RATE_STEADY:
             self.problem = f"runs at {rate:.0f} samples a second instead of the {RATE} that it promised"
         self._window, self._samples, self._flagged = now, 0, False
 
@@ -101,11 +108,18 @@ class Hands:
         self._in = np.zeros(0, dtype=np.int16)
         self._out = np.zeros(0, dtype=np.int16)
         self._ring: deque[Sound] = deque(maxlen=RING_BLOCKS_MAX)
+        self._ring_least = RING_BLOCKS_MAX
+        self._ring_looks = 0
         self._lock = threading.Lock()
 
     def ready(self, exchange: Exchange) -> None:
         """From now on callbacks lead to `exchange`."""
         self._guard = Guard(exchange, self.counters)
+
+    def taken(self) -> None:
+        """It is in use: from now on a pause is a stall."""
+        for beat in self.beats:
+            beat.strict = True
 
     def done(self) -> None:
         """From now on they lead nowhere; waits for one that runs, but not for one that hangs."""
@@ -170,15 +184,27 @@ class Hands:
         while have < count:
             block = silent()
             if len(self.beats) == 2:
-                try:
-                    block = self._ring.popleft()
-                except IndexError:
-                    self.counters["captured blocks late"] += 1
+                block = self._from_ring()
             played.append(self._exchange(block))
             have += PULL_SAMPLES
         sound = np.concatenate(played)
         self._out = sound[count:]
         return sound[:count]
+
+    def _from_ring(self) -> Sound:
+        self._ring_least = min(self._ring_least, len(self._ring))
+        self._ring_looks += 1
+        if self._ring_looks >= RING_WINDOW_BLOCKS:
+            if self._ring_least >= RING_BLOCKS_KEPT:
+                for _ in range(self._ring_least - 1):
+                    self._ring.popleft()
+                    self.counters["captured blocks dropped"] += 1
+            self._ring_looks, self._ring_least = 0, RING_BLOCKS_MAX
+        try:
+            return self._ring.popleft()
+        except IndexError:
+            self.counters["captured blocks late"] += 1
+            return silent()
 
     def _sane(self, stream: int, count: int, flagged: bool) -> bool:
         beat = self.beats[stream]

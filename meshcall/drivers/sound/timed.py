@@ -58,6 +58,9 @@ class TimedDevice:
         """The start signal of held files: their sample 0 is the instant `at` of the clock; None: now."""
         self._begin_at = self._clock() if at is None else at
 
+    def taken(self) -> None:
+        """Nothing changes."""
+
     def trouble(self) -> str | None:
         """A dead clock; troubles of files are told by the files, and do not stop the clock."""
         thread = self._thread

@@ -62,6 +62,8 @@ class Person:
     """When sample 0 of the microphone is spoken and sample 0 of the recording plays, in seconds after the epoch."""
     pace: float = 1.0
     """Seconds of real time per second of this device's clock."""
+    loop: bool = False
+    """Whether the microphone begins again at its end; else there is silence after it."""
     blocks: int = 0
     played: list[Sound] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -149,7 +151,9 @@ def _turn(now: float, person: Person, throw: Callable[[float, bytes], None]) -> 
 
 
 def _spoken(person: Person) -> Sound:
-    """The block of the microphone that has just ended; silence after its end."""
+    """The block of the microphone that has just ended."""
     first = (person.blocks - 1) * PULL_SAMPLES
+    if person.loop:
+        first %= len(person.microphone) // PULL_SAMPLES * PULL_SAMPLES
     block = person.microphone[first : first + PULL_SAMPLES]
     return np.pad(block, (0, PULL_SAMPLES - len(block))) if len(block) < PULL_SAMPLES else block

@@ -110,8 +110,8 @@ def _silent(reference: Samples, recording: Samples) -> float:
     return float((rec[speech] < 0.1 * ref[speech]).mean()) if speech.any() else 0.0
 
 
-def judge(reference: Samples, recording: Samples) -> tuple[float, float]:
-    """PESQ-WB and ESTOI of one utterance at 16 kHz; 1 and 0 where nothing is left of it."""
+def judge(reference: Samples, recording: Samples, *, clarity: bool = True) -> tuple[float, float]:
+    """PESQ-WB and (0 if not wanted) ESTOI of one utterance at 16 kHz; 1 and 0 where nothing is left of it."""
     from pesq import NoUtterancesError, pesq
     from pystoi import stoi
 
@@ -121,7 +121,7 @@ def judge(reference: Samples, recording: Samples) -> tuple[float, float]:
         quality = float(pesq(FS, reference, recording, "wb"))
     except NoUtterancesError:
         quality = 1.0
-    return quality, float(stoi(reference, recording, FS, extended=True))
+    return quality, float(stoi(reference, recording, FS, extended=True)) if clarity else 0.0
 
 
 def score(reference: Samples, recording: Samples, spans: list[tuple[float, float]]) -> Score:
