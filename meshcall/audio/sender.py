@@ -97,7 +97,7 @@ class Sender:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the path is full: a packet must not be sent a second time on another path, which may share the line."""
+        """Whether the path is full: no packet must be sent twice, as another path may share the line."""
         return self._capacity.is_narrow
 
     def fix(self, protection: Protection | None) -> None:
