@@ -76,7 +76,10 @@ class CallVoice:
         first_voice: Callable[[], object],
         on_fault: Callable[[Exception], None],
     ) -> None:
-        """`send(now, payload, once)` (once: by one path only) and `reported(now, loss)` are called in the loop; raises NoOpusError."""
+        """`send(now, payload, once)` and `reported(now, loss)` are called in the loop; once: by one path only.
+
+        Raises NoOpusError.
+        """
         theirs = limit_bits_per_second if status.theirs is None else status.theirs.kbit_per_second * 1000
         self.processing = processing
         self.counters: Counter[str] = Counter()
