@@ -74,6 +74,12 @@ TRIAL_SECONDS: Final = 4.5
 """How long each half lasts: the reports' two seconds twice, and the way there and back."""
 TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
+HEAVY_LOSS: Final = 0.35
+"""Without a queue seen: a line that was full before its least delay was known loses so ..."""
+HEAVY_SECONDS: Final = 1.0
+"""... so long, and the rate goes down to what came through."""
+HEAVY_FALL: Final = 0.5
+"""By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
 LOSS_TIME_SECONDS: Final = 2.0
 """Of the running mean of losses that trials compare."""
 _HISTORY: Final = 64
@@ -102,6 +108,12 @@ class Capacity:
         """At present."""
         return self._allowed[self._at]
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the path carries less than is allowed."""
+        until, _ = self._blocked.get(self._at + 1, (0.0, 0.0))
+        return self._fallen_from is not None or self._heavy is not None or until > self._last
+
     def path_changed(self, now: float) -> None:
         """All that was learnt belongs to another path; the step stays until this one has shown what it carries."""
         self._since = now
@@ -120,6 +132,8 @@ class Capacity:
         self._trial_loss = 0.0
         self._trial_from = now
         self._trial_pause = TRIAL_AGAIN_SECONDS
+        self._heavy_since = now
+        self._heavy: tuple[int, float] | None = None
 
     def reported(self, now: float, report: Report) -> None:
         """What the receiver sees.  Whatever it says, a second passes between two steps."""
@@ -134,6 +148,8 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
+        if report.loss < HEAVY_LOSS or self._heavy is not None or now < self._trial_from:
+            self._heavy_since = now
         settled = now - self._since
         if self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
@@ -145,6 +161,12 @@ class Capacity:
                 self._overfull(now, report, slope)
             elif slope > DRAINING and self._at:
                 self._go(now, self._at - 1, draining=True)
+        elif self._heavy is not None:
+            self._judge_heavy(now, report)
+        elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
+            self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
+            self._estimate = self.step.bits_per_second * (1 - report.loss)
+            self._go(now, min(self._fitting(), self._at - 1), draining=True)
         elif self._trial is not _Trial.NONE:
             self._judge_trial(now)
         elif now - self._lossy_since >= TRIAL_AFTER_SECONDS and now >= self._trial_from and self._at > 0:
@@ -169,8 +191,13 @@ class Capacity:
         self._probing = False
         self._trial = _Trial.NONE
         self.fell = now
+        self._heavy = None
+        self._go(now, max(0, min(self._fitting(), self._at - 1)), draining=True)
+
+    def _fitting(self) -> int:
+        """The highest step that the estimate has room for; the lowest where there is none."""
         fits = [n for n, step in enumerate(self._allowed) if step.bits_per_second <= self._estimate * MARGIN]
-        self._go(now, max(0, min(max(fits, default=0), self._at - 1)), draining=True)
+        return max(fits, default=0)
 
     def _slope(self, now: float) -> float:
         """Seconds of queue per second, over the last moments; 0 where too little was told."""
@@ -216,6 +243,24 @@ class Capacity:
             self._go(now, above, draining=is_known)
 
     # -- loss without a queue
+
+    def _judge_heavy(self, now: float, report: Report) -> None:
+        """Down by much because much was lost: was it the rate?"""
+        assert self._heavy is not None
+        if now - self._since < TRIAL_SECONDS:
+            return
+        index, before = self._heavy
+        self._heavy = None
+        if report.loss > before * (1 - HEAVY_FALL):
+            self._estimate = float("inf")
+            self._trial_from = now + self._trial_pause
+            self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
+            self._go(now, index)
+        else:
+            self.fell = now
+            for above, step in enumerate(self._allowed):
+                if step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
+                    self._block(now, above)
 
     def _judge_trial(self, now: float) -> None:
         if now - self._since < TRIAL_SECONDS:

@@ -95,6 +95,11 @@ class Sender:
         """Packets go another way from now on."""
         self._capacity.path_changed(now)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the path is full: no packet must be sent twice, as another path may share the line."""
+        return self._capacity.is_narrow
+
     def fix(self, protection: Protection | None) -> None:
         """Keep to one protection, whatever is reported; for comparisons.  None: the policy again."""
         self._fixed = protection

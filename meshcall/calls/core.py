@@ -166,8 +166,10 @@ class Calls:
             found.is_muted = muted
             self._notice(now, found, Kind.MUTE, muted)
 
-    def send_voice(self, now: float, call: int, data: bytes) -> int:
+    def send_voice(self, now: float, call: int, data: bytes, *, once: bool = False) -> int:
         """Send a voice packet; how many datagrams it became.  While it rings, to every device that rings.
+
+        `once`: by one path only, as the line is full.
 
         None leaves, and that is no error, where the call is over, no device rings yet, or the line is broken.
         """
@@ -177,11 +179,11 @@ class Calls:
         sent = 0
         if found.state is State.UP:
             if found.link is not None:
-                sent = len(self._lines.send_voice(now, found.link, data))
+                sent = len(self._lines.send_voice(now, found.link, data, once=once))
         else:
             for leg in found.live_legs():
                 if leg.theirs is not None or found.state is State.INCOMING:
-                    sent += len(self._lines.send_voice(now, leg.link, data))
+                    sent += len(self._lines.send_voice(now, leg.link, data, once=once))
         if sent:
             self._carry(now)
         return sent

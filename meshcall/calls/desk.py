@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshcall.calls.events import CallAnswered, CallEnded, Ending, VoiceArrived
 from meshcall.calls.speaker import Speaker
-from meshcall.calls.state import OTHERS_SECONDS, Call, Leg, State
+from meshcall.calls.state import EARLY_SECONDS, OTHERS_SECONDS, Call, Leg, State
 from meshcall.path.candidates import Trust
 from meshcall.wire.talk import Elsewhere, Kind, Terms
 
@@ -105,7 +105,8 @@ class Desk:
         path = b"" if end is None else end[2]
         self.events.append(CallAnswered(call.number, now, leg.link, path, theirs, automatic))  # type: ignore[arg-type]
         for at, way, data in leg.early:
-            self.events.append(VoiceArrived(call.number, data, way, at))
+            if now - at <= EARLY_SECONDS:
+                self.events.append(VoiceArrived(call.number, data, way, at))
         leg.early.clear()
         if call.is_held:
             self.say(now, call, leg.link, Kind.HOLD, 1)

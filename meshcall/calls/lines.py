@@ -43,8 +43,11 @@ class Lines(Protocol):
         """Send a call message; lost where the link is over."""
         ...
 
-    def send_voice(self, now: float, link: int, data: bytes) -> tuple[Path, ...]:
-        """Send a voice packet; the paths it went by, none where the link is over."""
+    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+        """Send a voice packet; the paths it went by, none where the link is over.
+
+        `once`: by one path only, whatever is doubtful.
+        """
         ...
 
     def report_loss(self, now: float, link: int, loss: float) -> None:

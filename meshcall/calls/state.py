@@ -41,6 +41,8 @@ LOST_SECONDS: Final = 20.0
 """Of silence: the call is given up."""
 EARLY_MAX: Final = 25
 """Voice packets kept of a device that rings, for the case that they overtake its ACCEPT: half a second."""
+EARLY_SECONDS: Final = 0.1
+"""Older ones are from while it rang; they would look to the jitter buffer like packets half a second late."""
 LEGS_MAX: Final = 8
 """Links of one call.  A record has 6 devices."""
 

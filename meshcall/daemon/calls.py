@@ -406,9 +406,9 @@ class CallDesk:
             return
         number, calls, driven = talk.number, self._live.node.calls, self._live.driven
 
-        def send(_at: float, payload: bytes) -> None:
+        def send(_at: float, payload: bytes, once: bool) -> None:
             with driven.turn() as now:
-                calls.send_voice(now, number, payload)
+                calls.send_voice(now, number, payload, once=once)
 
         def reported(_at: float, loss: float) -> None:
             with driven.turn() as now:

@@ -64,7 +64,7 @@ class Sounding:
         files: Files,
         *,
         incoming: bool,
-        send: Callable[[float, bytes], object],
+        send: Callable[[float, bytes, bool], object],
         reported: Callable[[float, float], object],
         first_voice: Callable[[], object],
         on_device: Callable[[Changed], None],

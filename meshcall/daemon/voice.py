@@ -17,9 +17,9 @@ import numpy as np
 import trio
 
 from meshcall.audio.codec import PULL_SAMPLES, RATE, Sound
-from meshcall.audio.emodel import quality
 from meshcall.audio.receiver import Receiver
-from meshcall.audio.sender import OVERHEAD_BYTES, Sender
+from meshcall.audio.reckoning import delay_of, judge, overhead_bytes
+from meshcall.audio.sender import Sender
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.drivers.sound.base import silent
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 CAPTURED_MAX: Final = 50
 """Blocks of 10 ms that wait for the loop; a loop that hangs longer loses the oldest."""
-OPUS_LOOKAHEAD_SECONDS: Final = 0.0065
-RELAY_BYTES: Final = 12
-IPV6_BYTES: Final = 20
 
 _TONE_HZ: Final = 425.0
 _TONE_PEAK: Final = 2500.0
@@ -72,14 +69,17 @@ class CallVoice:
         now: float,
         status: CallStatus,
         *,
-        send: Callable[[float, bytes], object],
+        send: Callable[[float, bytes, bool], object],
         reported: Callable[[float, float], object],
         processing: Processing,
         limit_bits_per_second: int,
         first_voice: Callable[[], object],
         on_fault: Callable[[Exception], None],
     ) -> None:
-        """`send(now, payload)` and `reported(now, loss)` are called in the loop; raises NoOpusError."""
+        """`send(now, payload, once)` and `reported(now, loss)` are called in the loop; once: by one path only.
+
+        Raises NoOpusError.
+        """
         theirs = limit_bits_per_second if status.theirs is None else status.theirs.kbit_per_second * 1000
         self.processing = processing
         self.counters: Counter[str] = Counter()
@@ -150,7 +150,7 @@ class CallVoice:
             sender.telling = receiver.report()
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
-                self._send(now, payload)
+                self._send(now, payload, sender.is_narrow)
 
     def arrived(self, at: float, payload: bytes) -> None:
         """A voice packet of this call came."""
@@ -162,9 +162,8 @@ class CallVoice:
     def path_changed(self, now: float, path: Path | None) -> None:
         """Packets go by another path."""
         if path is not None:
-            self._sender.overhead = OVERHEAD_BYTES + (RELAY_BYTES if is_relayed(path) else 0)
-            if len(endpoint_of(path)) != ENDPOINT_V4_BYTES:
-                self._sender.overhead += IPV6_BYTES
+            ipv6 = len(endpoint_of(path)) != ENDPOINT_V4_BYTES
+            self._sender.overhead = overhead_bytes(relayed=is_relayed(path), ipv6=ipv6)
         self._sender.path_changed(now)
         self._receiver.path_changed(now)
 
@@ -183,13 +182,12 @@ class CallVoice:
 def show(stats: VoiceStats, rtt: float | None, device_seconds: float) -> dict[str, Any]:
     """The statistics as they are told to programs; `rtt`: of the path, None where it is not known."""
     received = stats.receiver
-    network = (rtt or 0.0) / 2
-    fixed = stats.frame_seconds + OPUS_LOOKAHEAD_SECONDS + PULL_SAMPLES / RATE + device_seconds
-    waiting = received.playout_seconds
-    total = network + waiting + fixed
+    delay = delay_of(
+        network=(rtt or 0.0) / 2, waiting=received.playout_seconds, frame=stats.frame_seconds, devices=device_seconds
+    )
     frames = max(1, received.packets)
     rate = min(stats.now_bits_per_second, 8 * received.bytes / frames / SLOT_SECONDS)
-    judged = quality(delay=total, loss=received.missing, bit_rate=rate)
+    judged = judge(delay, missing=received.missing, made_up=received.concealed, bit_rate=rate)
     return {
         "level_out": round(stats.level_out, 1),
         "level_in": round(stats.level_in, 1),
@@ -199,10 +197,10 @@ def show(stats: VoiceStats, rtt: float | None, device_seconds: float) -> dict[st
         "repaired": received.repaired + received.inband,
         "concealed": round(received.concealed, 4),
         "delay": {
-            "total": round(total, 4),
-            "network": round(network, 4),
-            "waiting": round(waiting, 4),
-            "fixed": round(fixed, 4),
+            "total": round(delay.total, 4),
+            "network": round(delay.network, 4),
+            "waiting": round(delay.waiting, 4),
+            "fixed": round(delay.fixed, 4),
         },
         "jitter": round(received.jitter_seconds, 4),
         "kbit_per_second": round(stats.sent_bits_per_second / 1000, 1),

@@ -56,6 +56,9 @@ class Measured:
     rtt: float | None = None
     """Smoothed, seconds; None: not measured."""
     loss: float = 0.0
+    """Of probes: what all paths are measured by alike."""
+    frame_loss: float = 0.0
+    """The worse of this and what the other side reports of frames."""
 
 
 class Health:
@@ -215,7 +218,7 @@ class Health:
 
     def measured(self, now: float) -> Measured:
         """The snapshot that the choice is made from."""
-        return Measured(self.path, self.state(now), self.rtt, self.frame_loss(now))
+        return Measured(self.path, self.state(now), self.rtt, self.loss(now), self.frame_loss(now))
 
     def frame_loss(self, now: float) -> float:
         """The worse of what probes and what the other side's reports say, 0 to 1."""

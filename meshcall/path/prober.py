@@ -229,15 +229,20 @@ class Prober:
         if health is not None:
             health.sent_at = now
 
-    def duplicates(self, now: float) -> tuple[Path, ...]:
-        """The paths by which a frame of a call is to be sent now: mostly one, two while there is doubt."""
+    def duplicates(self, now: float, *, once: bool = False) -> tuple[Path, ...]:
+        """The paths by which a frame of a call is to be sent now: mostly one, two while there is doubt.
+
+        `once`: one in any case, as all paths may share a line that is full.
+        """
         self._now = now
         self._active_at = now
         paths = [self._first if self.best is None else self.best]
         if self._is_doubtful(now, self._paths[paths[0]]):
             paths += [path for path in (self._overlap, self.second) if path is not None and path not in paths]
             paths = paths[:2]
-        for path, other in self._paths.items():
+        if once:
+            del paths[1:]
+        for path, other in () if once else self._paths.items():
             if other.credit and path not in paths:
                 if other.frame_at is not None and now - other.frame_at < FRAME_RECENT_SECONDS:
                     other.credit -= 1

@@ -161,12 +161,15 @@ class Peers:
         self._send_message(now, link, data)
         self._settle(now)
 
-    def send_voice(self, now: float, link: int, data: bytes) -> tuple[Path, ...]:
-        """Send a voice packet; the paths it went by, none where the link is over."""
+    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+        """Send a voice packet; the paths it went by, none where the link is over.
+
+        `once`: by the best path only, whatever is doubtful.
+        """
         peer = self._peers.get(link)
         if peer is None:
             return ()
-        paths = self._send_frame(now, link, peer, FRAME_VOICE, data)
+        paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once)
         self._settle(now)
         return paths
 
@@ -469,8 +472,10 @@ class Peers:
         except UsageError:
             self.counters["path of a link that is over"] += 1
 
-    def _send_frame(self, now: float, link: int, peer: Peer, kind: int, payload: bytes) -> tuple[Path, ...]:
-        paths = peer.prober.duplicates(now) if peer.prober is not None else ()
+    def _send_frame(
+        self, now: float, link: int, peer: Peer, kind: int, payload: bytes, *, once: bool = False
+    ) -> tuple[Path, ...]:
+        paths = peer.prober.duplicates(now, once=once) if peer.prober is not None else ()
         paths = paths or (self.links.path(link),)
         for path in paths:
             self.links.send_frame(now, link, kind, payload, path)

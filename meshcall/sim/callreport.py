@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from meshcall.plots import Plot, Series
+from meshcall.sim import voicereport
 from meshcall.sim.tally import quantile
 
 COLOURS = {"direct": "--c3", "relayed": "--c1", "broken": "--c5", "failed": "--c2"}
@@ -19,9 +20,15 @@ BARS_MAX = 60
 
 def table(results: dict[str, Any]) -> list[str]:
     """The result in a few lines of text, aligned."""
-    rows = [("calls", "number", *COLOURS, "first ms", "p95", "direct ms", "p95", "gap ms", "p95")]
+    first = "answered ms" if "voice" in results else "first ms"
+    rows = [["calls", "number", *COLOURS, first, "p95", "direct ms", "p95", "gap ms", "p95"]]
     for name, group in results["calls"].items():
-        rows.append((name, *(str(cell) for cell in _cells(group))))
+        rows.append([name, *(str(cell) for cell in _cells(group))])
+    lines = _aligned(rows)
+    return [*lines, "", *_aligned(voicereport.table(results))] if "voice" in results else lines
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -35,6 +42,8 @@ def verdict(results: dict[str, Any]) -> str:
     outcomes = _outcomes(results)
     total = sum(outcomes.values())
     held = f"{outcomes['direct'] + outcomes['relayed']} of {total} calls came about and held"
+    if "voice" in results:
+        held += f"; {voicereport.verdict(results)}"
     bad = results["checks"]["violations"]
     return f"{bad} violation{'s' if bad > 1 else ''}; {held}" if bad else held
 
@@ -47,7 +56,8 @@ def body(results: dict[str, Any]) -> str:
     tiles = [("good" if not outcomes["failed"] + outcomes["broken"] else "bad", verdict(results), "")]
     tiles += [("", f"{outcomes[name] / total:.1%}", name) for name in COLOURS]
     if whole and whole["first_ms"]:
-        tiles.append(("", _two(whole["first_ms"]), "ms from address to first echo, median / p95"))
+        what = "answer, ringing included" if "voice" in results else "first echo"
+        tiles.append(("", _two(whole["first_ms"]), f"ms from address to {what}, median / p95"))
     if whole and whole["direct_ms"]:
         tiles.append(("", _two(whole["direct_ms"]), "ms from record to direct path, median / p95"))
     shown = "".join(
@@ -58,7 +68,8 @@ def body(results: dict[str, Any]) -> str:
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in results["checks"]["sentences"])
     return "".join(
         [
-            f'<div class="tiles">{shown}</div><h2>Calls</h2>', _call_table(results),
+            f'<div class="tiles">{shown}</div>', voicereport.body(results) if "voice" in results else "",
+            "<h2>Calls</h2>", _call_table(results),
             f'<div class="plots" style="margin-top:14px">{plots}</div>',
             "<h2>From each kind of access to each</h2>", _matrix(results),
             '<div class="plots" style="margin-top:14px"><div class="card"><h3>What became of calls, by pair</h3>',
@@ -97,6 +108,13 @@ def _call_table(results: dict[str, Any]) -> str:
         [name, *_cells(group), group["struck"], f"{group['echoes_answered']:.2%}"]
         for name, group in results["calls"].items()
     ]
+    if "voice" in results:
+        note = (
+            '<p class="faint">Answered: from the moment the address was known until the caller knew of the answer, '
+            "ringing included. Direct: from the moment the record was there until the call went directly.</p>"
+        )
+        heads = tuple("answered ms" if head == "first echo ms" else head for head in heads[:-1])
+        return _rows(heads, [row[:-1] for row in rows]) + note
     note = (
         '<p class="faint">First echo: from the moment the address was known, with look-up, handshake and a round trip. '
         "Direct: from the moment the record was there until the caller's frames left directly. Struck: calls that an "
@@ -217,7 +235,8 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
                 points.append([after["when"], round(sent / 125 / span, 1)])
         loads.append(Series(f"relay {number + 1}", points))
     return [
-        Plot("Time to the first echo", "milliseconds", "of all calls", curves("first_curve"), y_most=1.0, percent=True),
+        Plot("Time to the answer" if "voice" in results else "Time to the first echo", "milliseconds", "of all calls",
+             curves("first_curve"), y_most=1.0, percent=True),
         Plot("Time to a direct path", "milliseconds from the record", "of all calls", curves("direct_curve"),
              y_most=1.0, percent=True),
         Plot("Gap after an event", "milliseconds", "of the calls struck", curves("gap_curve"), y_most=1.0,

@@ -18,7 +18,9 @@ from meshcall import __version__
 from meshcall.sim.calls import Call, Callers
 from meshcall.sim.run import COLLECT_AFTER, Progress
 from meshcall.sim.scenario import PHASE_ALL, PHASE_BEFORE, Event, Scenario
+from meshcall.sim.talkers import Talkers
 from meshcall.sim.tally import curve, distribution
+from meshcall.sim.voiceresult import voice_result
 from meshcall.sim.world import BIRTH_SECONDS, World
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class CallRun:
         self.nodes = scenario.nodes if nodes is None else nodes
         self.seed = scenario.seed if seed is None else seed
         self.world = World(scenario, self.nodes, self.seed)
-        self.callers = Callers(self.world, scenario.calls)
+        kind = Callers if scenario.voice is None else Talkers
+        self.callers = kind(self.world, scenario.calls)
         hours = scenario.hours if hours is None else hours
         self.hours = min(hours, self.callers.seconds / 3600)
         join, settle = scenario.world.join_seconds, scenario.world.settle_seconds
@@ -166,6 +169,8 @@ class CallRun:
         violations = bad if self.scenario.calls.must_connect else []
         phases = dict.fromkeys(call.phase for call in calls)
         ended = [call for call in calls if call.ended]
+        callers = self.callers
+        voice = {"voice": voice_result(callers, self.begin)} if isinstance(callers, Talkers) else {}
         return {
             "meshcall": __version__,
             "scenario": self.name,
@@ -177,6 +182,7 @@ class CallRun:
             "checksum": network.checksum(),
             "settings": msgspec.to_builtins(self.scenario),
             "calls": {phase: _summary([call for call in ended if call.phase == phase]) for phase in phases},
+            **voice,
             "pairs": _pairs(ended),
             "people": self.callers.where(),
             "relays": self._relays(),
@@ -193,7 +199,8 @@ class CallRun:
 
     def _sentence(self, call: Call) -> str:
         when = round(call.began - self.begin, 1)
-        return f"at {when} s: {call.caller.kind} called {call.callee.kind}: {call.outcome}: {call.reason or 'no echo'}"
+        caller, callee = (member.line or member.kind for member in (call.caller, call.callee))
+        return f"at {when} s: {caller} called {callee}: {call.outcome}: {call.reason or 'no echo'}"
 
     def _relays(self) -> list[dict[str, Any]]:
         assert self.scenario.calls is not None

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
+from meshcall.calls.policy import CallPolicy
 from meshcall.core import Endpoint
 from meshcall.dht.config import DhtConfig
 from meshcall.identity import Device as Keys
@@ -27,10 +28,12 @@ from meshcall.sim.access import ACCESS_KINDS, BARS_UDP, new_place
 from meshcall.sim.device import Device
 from meshcall.sim.nat import Expiry
 from meshcall.sim.paper_kem import PaperKem
+from meshcall.sim.shaping import Shape
 from meshcall.sim.streams import TCP_PORT, Streams
 
 if TYPE_CHECKING:
     from meshcall.path.paths import Path
+    from meshcall.sim.access import Place
     from meshcall.sim.scenario import Calls
     from meshcall.sim.world import World
 
@@ -55,6 +58,8 @@ class Member:
     device: Device
     identity: Identity
     keys: Keys
+    line: str = ""
+    """The kind of line, where the scenario has such."""
 
 
 @dataclass(slots=True)
@@ -97,6 +102,15 @@ class Call:
         return "relayed" if self.best is None or is_relayed(self.best) else "direct"
 
 
+def deal(weights: dict[str, float], count: int) -> list[str]:
+    """`count` names, each as often as its weight says; what does not divide goes to the largest remainders."""
+    total = sum(weights.values())
+    exact = {name: weight * count / total for name, weight in weights.items()}
+    dealt = [name for name, share in exact.items() for _ in range(int(share))]
+    rest = sorted(exact, key=lambda name: int(exact[name]) - exact[name])
+    return dealt + rest[: count - len(dealt)]
+
+
 class Callers:
     """All members of a world, and their calls."""
 
@@ -130,16 +144,34 @@ class Callers:
             drawn = [kind for kind in kinds for _ in range(settings.people)] * 2
         else:
             drawn = rng.choices(kinds, [settings.access[kind] for kind in kinds], k=settings.people)
-        for kind in drawn:
-            self.people.append(self._member(kind, inf, kind))
+        for kind, line in zip(drawn, self._lines(len(drawn)), strict=True):
+            self.people.append(self._member(kind, inf, kind, line))
 
-    def _member(self, access: str, uplink: float, kind: str) -> Member:
+    def _lines(self, people: int) -> list[str]:
+        """The kind of line of each of them, callers first; every kind as often as its weight says, in any order."""
+        settings, rng = self.settings, self.world.rng
+        if not settings.lines:
+            return [""] * people
+        if not settings.callee_lines:
+            return rng.sample(deal(settings.lines, people), people)
+        half = people // 2
+        calling, called = deal(settings.lines, half), deal(settings.callee_lines, people - half)
+        return rng.sample(calling, half) + rng.sample(called, people - half)
+
+    def _member(self, access: str, uplink: float, kind: str, line: str = "") -> Member:
         world = self.world
         number = FIRST_NUMBER + len(self.relays) + len(self.people)
-        place = new_place(world, access, world.rng, self._expiry)
+        place = self._place(access, line)
         device = Device(world, number, place, PORT, self._heard, self.streams, uplink)
         suite = world.suite
-        return Member(kind, device, Identity.new(suite), Keys.new(suite))
+        return Member(kind, device, Identity.new(suite), Keys.new(suite), line)
+
+    def _place(self, access: str, line: str) -> Place:
+        place = new_place(self.world, access, self.world.rng, self._expiry)
+        if line:
+            place.line.shape = Shape(self.world.scenario.line[line])
+            self.world.network.shape()
+        return place
 
     # Switching
 
@@ -158,7 +190,7 @@ class Callers:
         node = Node(
             now, UNIX_SECONDS + now, rng=world.chance, suite=world.suite, kem=PaperKem(world.chance),
             config=DhtConfig(k=world.scenario.node.k, reachable="yes" if is_relay else "auto"),
-            policy=PeerPolicy(self._known), plan=plan,
+            policy=PeerPolicy(self._known), plan=plan, call_policy=self._call_policy(),
         )  # fmt: skip
         member.device.run(now, node)
         node.start(now, world.routers)
@@ -167,6 +199,9 @@ class Callers:
             node.carrier.offer(now, [relay.device.endpoint for relay in known])
         node.publish(now, member.identity, member.keys)
         member.device.drain(now)
+
+    def _call_policy(self) -> CallPolicy:
+        return CallPolicy()
 
     def kill_relays(self, now: float, share: float) -> int:
         """Switch off this share of all relays, the busiest first, as a power cut does it; how many it were."""
@@ -192,7 +227,7 @@ class Callers:
         """This share of the callers who are in a call join another network of the same kind; how many it were."""
         moved = self._some(now, share)
         for member in moved:
-            member.device.move(now, new_place(self.world, member.kind, self.world.rng, self._expiry))
+            member.device.move(now, self._place(member.kind, member.line))
         return len(moved)
 
     def rebind(self, now: float, share: float) -> int:
@@ -242,16 +277,24 @@ class Callers:
         half = len(people) // 2
         if settings.pattern == "matrix":
             pairs = [(people[one], people[half + (one + self._round) % half]) for one in range(half)]
+        elif settings.callee_lines:
+            sample = self.world.rng.sample
+            pairs = list(zip(sample(people[:half], half), sample(people[half : 2 * half], half), strict=True))
         else:
             mixed = self.world.rng.sample(people, len(people))
             pairs = list(zip(mixed[:half], mixed[half : 2 * half], strict=True))
         self._round += 1
+        studied = self._choose(pairs)
         for number, (caller, callee) in enumerate(pairs):
             when = now + settings.pause_seconds * number / half / 2
-            self.world.schedule.at(when, self._call, caller, callee)
+            self.world.schedule.at(when, self._call, caller, callee, number in studied)
         self.world.schedule.call(now + self._round_seconds, self._next_round)
 
-    def _call(self, now: float, caller: Member, callee: Member, _third: None) -> None:
+    def _choose(self, _pairs: list[tuple[Member, Member]]) -> frozenset[int]:
+        """Which calls of a round are under study."""
+        return frozenset()
+
+    def _call(self, now: float, caller: Member, callee: Member, _studied: bool) -> None:
         device = caller.device
         node = device.node
         assert node is not None, "people are never switched off"

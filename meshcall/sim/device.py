@@ -15,6 +15,7 @@ from meshcall.relay.places import Place, endpoint_of_place, is_tcp_place
 from meshcall.sim.access import Place as Access
 from meshcall.sim.access import leave
 from meshcall.sim.host import Host
+from meshcall.sim.shaping import HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from meshcall.sim.streams import Streams
     from meshcall.sim.world import World
 
-HEADER_BYTES = 28
-"""IPv4 and UDP; an uplink carries them too."""
 TCP_HEADER_BYTES = 42
 """IPv4, TCP and the length of a record."""
 QUEUE_SECONDS_MAX = 0.25

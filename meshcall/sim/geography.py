@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from meshcall.sim.network import Spell
+    from meshcall.sim.shaping import Shape
 
 FIBRE_KM_PER_SECOND = 200_000
 EARTH_RADIUS_KM = 6371
@@ -134,7 +135,7 @@ ACCESS = {
 class Line:
     """An access line: the place in the world that a host, or a NAT box with its hosts, has."""
 
-    __slots__ = ("burst", "clog", "jitter", "kind", "lag", "row", "side", "site")
+    __slots__ = ("burst", "clog", "jitter", "kind", "lag", "row", "shape", "side", "site")
 
     def __init__(self, site: int, row: list[float], lag: float, jitter: float, kind: str) -> None:
         self.site = site
@@ -149,6 +150,8 @@ class Line:
         """Spells of loss; the network makes one for each line when a scenario wants it."""
         self.clog: Spell | None = None
         """Spells in which everything stands still."""
+        self.shape: Shape | None = None
+        """What a scenario does to this line beyond that."""
 
 
 def great_circle_km(a: City, b: City) -> float:
@@ -164,6 +167,12 @@ def stretch(a: City, b: City) -> float:
     return STRETCH_LEAST + STRETCH_RANGE * hashlib.blake2b(pair, digest_size=1).digest()[0] / 255
 
 
+def exponential() -> list[float]:
+    """2**SPREAD_BITS quantiles of the exponential distribution with the mean 1."""
+    steps = 1 << SPREAD_BITS
+    return [round(-log(1 - (step + 0.5) / steps), 6) for step in range(steps)]
+
+
 class Geography:
     """Places hosts by population and knows the way between any two sites."""
 
@@ -173,9 +182,8 @@ class Geography:
             [round(EXCHANGE_SECONDS + great_circle_km(a, b) * stretch(a, b) / FIBRE_KM_PER_SECOND, 6) for b in CITIES]
             for a in CITIES
         ]
-        steps = 1 << SPREAD_BITS
-        self.spread = [round(-log(1 - (step + 0.5) / steps), 6) for step in range(steps)]
-        """Quantiles of the jitter, in units of a line's mean: exponential."""
+        self.spread = exponential()
+        """Quantiles of the jitter, in units of a line's mean."""
         self._cities = list(accumulate(city.weight for city in CITIES))
         self._kinds = list(access)
         self._shares = list(accumulate(access.values()))

@@ -102,8 +102,9 @@ class Network:
         self.sent_bytes = 0
         self.delivered = 0
         self.counters = dict.fromkeys(
-            ("lost", "lost in bursts", "split", "duplicated", "reordered", "clogged", "no such address", "too long"), 0
-        )
+            ("lost", "lost in bursts", "split", "duplicated", "reordered", "clogged", "no such address", "too long",
+             "lost on lines", "dropped by lines"), 0
+        )  # fmt: skip
         self._schedule = schedule
         self._heap = schedule.heap
         self._number = schedule.number
@@ -112,6 +113,7 @@ class Network:
         self._bits = rng.getrandbits
         self._weather = Weather()
         self.is_split = False
+        self._is_shaped = False
         self._rough = False
         self._trail: list[bytes] = []
         self._sum = hashlib.blake2b(digest_size=16)
@@ -126,8 +128,13 @@ class Network:
         self.is_split = apart
         self._look_out()
 
+    def shape(self) -> None:
+        """Some lines have a shape."""
+        self._is_shaped = True
+        self._look_out()
+
     def _look_out(self) -> None:
-        self._rough = self.is_split or self._weather != Weather()
+        self._rough = self.is_split or self._is_shaped or self._weather != Weather()
 
     def send(self, now: float, host: Host, dest: Endpoint, data: bytes) -> None:
         """Carry a datagram from a host to whatever has the address `dest`, or lose it."""
@@ -147,7 +154,7 @@ class Network:
             near.row[far.site] + near.lag + far.lag + (near.jitter + far.jitter) * self._spread[self._bits(SPREAD_BITS)]
         )
         if self._rough:
-            held = self._misfortune(now, near, far)
+            held = self._misfortune(now, near, far, len(data))
             if held is None:
                 return
             delay += held
@@ -158,18 +165,34 @@ class Network:
                 heappush(self._heap, (later, next(self._number), door.arrive, source, dest, data))
         if len(data) > DATAGRAM_BYTES_MAX:
             self.counters["too long"] += 1
+        if far.shape is not None:
+            heappush(self._heap, (now + delay, next(self._number), self._enter, door, (source, dest), data))
+            return
         heappush(self._heap, (now + delay, next(self._number), door.arrive, source, dest, data))
+
+    def _enter(self, now: float, door: Door, ends: tuple[Endpoint, Endpoint], data: bytes) -> None:
+        """A datagram has come to the far end of a line with a shape, and has still to pass it."""
+        shape = door.line.shape
+        held = 0.0 if shape is None else self._pass(shape.down(now, len(data), self._rng))
+        if held is not None:
+            heappush(self._heap, (now + held, next(self._number), door.arrive, *ends, data))
+
+    def _pass(self, held: float | str) -> float | None:
+        if isinstance(held, str):
+            self.counters[held] += 1
+            return None
+        return held
 
     def delay(self, near: Line, far: Line) -> float:
         """Seconds that a packet takes from line to line, this time."""
         spread = self._spread[self._bits(SPREAD_BITS)]
         return near.row[far.site] + near.lag + far.lag + (near.jitter + far.jitter) * spread
 
-    def misfortune(self, now: float, near: Line, far: Line) -> float | None:
+    def misfortune(self, now: float, near: Line, far: Line, size: int) -> float | None:
         """Seconds that a packet is held back beyond its delay; None where it is lost."""
-        return self._misfortune(now, near, far) if self._rough else 0.0
+        return self._misfortune(now, near, far, size) if self._rough else 0.0
 
-    def _misfortune(self, now: float, near: Line, far: Line) -> float | None:
+    def _misfortune(self, now: float, near: Line, far: Line, size: int) -> float | None:
         """Seconds that a packet is held back beyond its delay; None where it is lost."""
         what, rng = self._weather, self._rng
         if self.is_split and near.side != far.side:
@@ -196,6 +219,9 @@ class Network:
         if what.reorder and rng.random() < what.reorder:
             self.counters["reordered"] += 1
             held += rng.random() * what.reorder_seconds
+        if near.shape is not None:
+            passed = self._pass(near.shape.up(now, size, rng))
+            return None if passed is None else held + passed
         return held
 
     def delivered_to_host(self, now: float, source: Endpoint, dest: Endpoint, data: bytes) -> None:

@@ -128,6 +128,8 @@ def _more(results: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     if "calls" in results:
         parts = {"People": "people", "Devices": "devices", "The network": "network"}
     more = [(title, [(name, _number(value)) for name, value in results[part].items()]) for title, part in parts.items()]
+    if "voice" in results:
+        more.insert(1, ("Kinds of line", [(name, _number(count)) for name, count in results["voice"]["lines"].items()]))
     return more if "calls" in results else [("Publications", _publication_rows(results["publications"])), *more]
 
 

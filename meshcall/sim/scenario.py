@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -129,6 +130,10 @@ class Calls(Struct, frozen=True, forbid_unknown_fields=True):
     """random: all; matrix: callers of each kind of access, and as many callees."""
     access: dict[str, Amount] = msgspec.field(default_factory=lambda: {"linux": 1.0})
     """Weights of the kinds of access; for a matrix only which are there counts."""
+    lines: dict[str, Amount] = msgspec.field(default_factory=dict)
+    """Weights of the kinds of line (`[line.NAME]`) that people have; none: just what the access is."""
+    callee_lines: dict[str, Amount] = msgspec.field(default_factory=dict)
+    """If given, half of the people only call and have `lines`, the others are called and have these."""
     relays: Annotated[int, Meta(ge=1, le=200)] = 5
     """Volunteers with a public address."""
     relay_uplink_kbit: Positive = 10_000.0
@@ -139,6 +144,46 @@ class Calls(Struct, frozen=True, forbid_unknown_fields=True):
     pause_seconds: Annotated[float, Meta(ge=0.5)] = 1.0
     must_connect: bool = True
     """Whether a call that fails or breaks is a violation."""
+
+
+class LineKind(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a person's line does beyond its access's delay; the same both ways, each by itself, but for the rates.
+
+    Bursts and stalls are spells of the line, so they hit both ways at once (a radio, a bad plug).
+    """
+
+    loss: Share = 0.0
+    """Of all datagrams, each by chance."""
+    burst_every_seconds: Amount = 0.0
+    """Mean time between spells of loss (Gilbert and Elliott's bad state); 0: never."""
+    burst_seconds: Positive = 0.06
+    """Mean length of such a spell."""
+    burst_loss: Share = 1.0
+    """Loss within it."""
+    stall_every_seconds: Amount = 0.0
+    """Mean time between spells in which nothing passes, and what came meanwhile passes at their end; 0: never."""
+    stall_seconds: Positive = 0.2
+    """Mean length of such a spell."""
+    jitter_ms: Amount = 0.0
+    """Mean of an exponential delay; datagrams do not overtake each other on a line."""
+    up_kbit: Amount = 0.0
+    """Kilobits per second, IP and UDP headers included; 0: no limit."""
+    down_kbit: Amount = 0.0
+    queue_ms: Amount = 500.0
+    """A datagram that would wait longer before a limit is dropped."""
+
+
+class Voice(Struct, frozen=True, forbid_unknown_fields=True):
+    """People do not echo but really call: offer, ring, answer, hang up.  Some of the calls are under study."""
+
+    studied: Share = 1.0
+    """Share of the calls of each round with sender and receiver at both ends; all others are only counted."""
+    answer_seconds: Amount = 1.0
+    """It rings so long."""
+    kbit_per_second: Annotated[int, Meta(ge=18, le=1000)] = 70
+    """What people let a call take of their line at most, headers included."""
+    window_seconds: Annotated[float, Meta(ge=0.5)] = 2.0
+    """Quality is judged over so long at a time."""
 
 
 class Ending(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +232,9 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     churn: Churn = Churn()
     people: People = People()
     calls: Calls | None = None
+    voice: Voice | None = None
+    line: dict[str, LineKind] = msgspec.field(default_factory=dict)
+    """Kinds of line by name, for `calls.lines`."""
     ending: Ending = Ending()
     event: tuple[Event, ...] = ()
 
@@ -202,7 +250,7 @@ def parse(text: str, source: str) -> Scenario:
     try:
         scenario = msgspec.convert(table, Scenario)
     except msgspec.ValidationError as problem:
-        raise ConfigError(f"{source}: {_sentence(str(problem))}") from None
+        raise ConfigError(f"{source}: {_sentence(_named(str(problem), table))}") from None
     check(scenario, source)
     return scenario
 
@@ -226,6 +274,7 @@ def check(scenario: Scenario, source: str) -> None:
         demand(sum(weights.values()) > 0, place, "at least one weight must be over 0")
     alone = scenario.churn == Churn() and scenario.people == People() and scenario.ending == Ending()
     demand(calls is None or alone, "[calls]", "a world with calls has no [churn], [people] and [ending]")
+    _check_lines(scenario, demand)
     demand(world.routers < scenario.nodes, "[world] routers", "must be fewer than the nodes")
     demand(churn.lifetime != "pareto" or churn.shape > 1, "[churn] shape", "must be over 1 for pareto (no mean else)")
     earlier = 0.0
@@ -245,6 +294,24 @@ def check(scenario: Scenario, source: str) -> None:
             demand(event.count > 0, place, f"{event.kind} needs a count")
         demand(not event.regions or event.kind == "partition", place, f"{event.kind} takes no regions")
         demand(not event.regions or world.model == "geography", place, "the flat world has no regions")
+
+
+def _check_lines(scenario: Scenario, demand: Callable[[bool, str, str], None]) -> None:
+    calls, voice = scenario.calls, scenario.voice
+    demand(calls is not None or voice is None, "[voice]", "only a world with [calls] has voice")
+    demand(calls is not None or not scenario.line, "[line]", "only people with [calls] have kinds of line")
+    if calls is None:
+        return
+    known = ", ".join(scenario.line) or "none, as there is no [line.NAME]"
+    for place, weights in (("[calls] lines", calls.lines), ("[calls] callee_lines", calls.callee_lines)):
+        for name in weights:
+            demand(name in scenario.line, place, f"there is no kind of line {name!r}; known are: {known}")
+        demand(not weights or sum(weights.values()) > 0, place, "at least one weight must be over 0")
+    demand(not calls.callee_lines or bool(calls.lines), "[calls] callee_lines", "needs `lines` for those who call")
+    demand(not calls.lines or calls.pattern == "random", "[calls] lines", "a matrix has no kinds of line")
+    if voice is not None:
+        least = voice.answer_seconds + 2 * voice.window_seconds
+        demand(calls.call_seconds > least, "[calls] call_seconds", f"must be over {least:g}, or nobody gets to talk")
 
 
 def check_size(scenario: Scenario, nodes: int | None) -> None:
@@ -285,6 +352,18 @@ def load(name: str) -> tuple[str, Scenario]:
     return path.stem, parse(text, str(path))
 
 
+def _named(problem: str, table: dict[str, Any]) -> str:
+    """A problem within a kind of line, with the kind's name, which the checker does not tell."""
+    lines = table.get("line")
+    if "`$.line[...]" in problem and isinstance(lines, dict):
+        for name, kind in lines.items():
+            try:
+                msgspec.convert(kind, LineKind)
+            except msgspec.ValidationError:
+                return problem.replace("$.line[...]", f"$.line {name}")
+    return problem
+
+
 def _sentence(problem: str) -> str:
     what, _, where = problem.partition(" - at `$")
     place = where.rstrip("`").strip(".")
@@ -293,7 +372,7 @@ def _sentence(problem: str) -> str:
     elif "." in place:
         section, _, key = place.partition(".")
         place = f"[{section}] {key}"
-    elif place in ("world", "node", "weather", "churn", "people", "calls", "ending"):
+    elif place in ("world", "node", "weather", "churn", "people", "calls", "voice", "line", "ending"):
         place = f"[{place}]"
     what = what.replace("Object contains unknown field", "there is no such key as")
     return f"{place or 'top of the file'}: {what[:1].lower()}{what[1:].replace('`', '')}"

@@ -98,7 +98,7 @@ class Streams:
             return
         held, pause = 0.0, RETRANSMIT_SECONDS
         for _ in range(TRIES_MAX):
-            late = self._network.misfortune(now + held, near.device.line, far.device.line)
+            late = self._network.misfortune(now + held, near.device.line, far.device.line, len(data))
             if late is not None:
                 break
             held, pause = held + pause, 2 * pause

@@ -65,7 +65,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 
 def test_unknown_names_and_bad_files_are_told(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(UsageError, match="known are churn, lookups"):
+    with pytest.raises(UsageError, match="known are bad_audio, churn"):
         load("nothing")
     with pytest.raises(UsageError, match="cannot be read"):
         load(str(tmp_path / "missing.toml"))
