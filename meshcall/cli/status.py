@@ -71,6 +71,9 @@ def lines(status: Json, *, counters: bool) -> list[str]:
     listens = f"contacts are met directly (listening on {lan['joined']} interface{'s' * (lan['joined'] != 1)})"
     rows.append(("Local network", listens if lan["on"] else f"off: {lan['off_because']}"))
     rows += _record_rows(status)
+    call = status["call"]
+    if call is not None:
+        rows.append(("Call", f"{call['state']} for {duration(call['seconds'])}: {call['address']}"))
     rows.append(
         ("Stored", f"{store['items']} items ({store['item_bytes']} bytes) and {store['peers']} peers of others")
     )

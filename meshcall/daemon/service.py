@@ -249,6 +249,7 @@ class Service:
             else {"address": owner.identity.address, "name": owner.name, "device": owner.device.serial},
             "publish_addresses": self.live.config.record.publish_addresses,
             "time": time.time(),
+            "call": self._calls.status(trio.current_time())["call"],
             **said,
         }
 
