@@ -212,3 +212,23 @@ def test_an_unlinked_relay_is_hung_up() -> None:
     holder = RelayHolder(0.0, rng=HolderWorld(0).holder._rng)
     holder.linked(0.0, key(1), 5)
     assert len(holder.requests) == 1
+
+
+def test_a_relay_that_is_back_from_its_pause_does_not_keep_the_holder_awake() -> None:
+    world = held(2)
+    lost = next(number for number in (1, 2) if key(number) == world.leases[0].relay)
+    world.down.add(place(lost))
+    world.run(120)  # it was left, and tried again after its pause, more than once
+    assert [lease.relay for lease in world.leases] == [key(3 - lost)]
+    wakes, end = 0, world.now + 600
+    while world.now < end:
+        world.drain()
+        due = world.holder.next_wake()
+        assert due is not None
+        world.now = max(due, world.now)
+        before = world.holder.next_wake()
+        world.holder.wake(world.now)
+        wakes += 1
+        after = world.holder.next_wake()
+        assert after is None or after > world.now or after != before, "the same moment is asked for again"
+        assert wakes < 2000, "ten minutes of a lost relay wake the holder thousands of times"
