@@ -65,7 +65,9 @@ def known_at(case: Case, frames: int) -> np.ndarray:
         slot = n * case.slots
         encoder.add(slot, case.slots, frame)
         covers = encoder.possible(shield.covers)
-        packet = VoicePacket(1, slot, case.slots, shield.inband, Report(), frame, covers, tuple(encoder.symbols(covers)))
+        packet = VoicePacket(
+            1, slot, case.slots, shield.inband, Report(), frame, covers, tuple(encoder.symbols(covers))
+        )
         if link.fate(n * seconds, case.size) is None:
             continue
         for found, _, _, _ in decoder.add(packet, slot):
@@ -163,7 +165,10 @@ def main() -> None:
                 per = len(seeds) * len(options.sets.split(","))
                 for k, way in enumerate(best):
                     these = scores[k * per : (k + 1) * per]
-                    print(f"  wait {wait}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})", flush=True)
+                    print(
+                        f"  wait {wait}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":
