@@ -7,6 +7,7 @@ The delay of a frame is its tick less twice the last slot that it covers; only d
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,8 +158,15 @@ _HEADROOM: Final = 24
 """Bins below the least delay when the histogram is moved."""
 FORGET_SLOTS: Final = 500
 """A delay counts for a third after so many slots: 10 s."""
-PRIOR_FRAMES: Final = 8
-PRIOR: Final = (0.80, 0.15, 0.05)
+PEAK_SLOTS: Final = 50
+PEAKS: Final = 6
+"""Peaks of the last 6 s; what was seen before, and lies beyond them ..."""
+PEAK_TICKS: Final = 3
+"""... by so much, was a queue or a storm that is over: it fades ..."""
+OVER_TIMES: Final = 5
+"""... so many times as fast."""
+PRIOR_FRAMES: Final = 4
+PRIOR: Final = (0.85, 0.10, 0.05)
 """Of so many frames before the first: as late as the first, one tick later, two."""
 MISSED_MS: Final = 2200.0
 """What it is worth, in milliseconds of delay, to play every frame instead of none: 22 ms for each per cent."""
@@ -166,6 +174,8 @@ FLAW_MS: Final = 40.0
 """What it is worth to miss none at all: the first few that miss are heard most ..."""
 FLAW_HALF: Final = 0.002
 """... half of that is lost where one frame in 500 is missing."""
+NEGLIGIBLE: Final = 0.0007
+"""A share as small as this is none: one late frame is forgiven after 10 s."""
 RUN_MS: Final = 1000.0
 """What more it is worth where frames would be missing three in a row although they come, as in a stall of the
 network: 10 ms for each per cent of them."""
@@ -197,30 +207,75 @@ class DelayHistogram:
         self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
         self._weight = float(PRIOR_FRAMES)
         self._recent: dict[int, tuple[int, int]] = {}
-        self._last = [delay] * _JUMP_FRAMES
+        self._peaks: deque[int] = deque(maxlen=PEAKS)
+        self._peak, self._peak_slots = delay, 0
+        self._early: list[int] = []
+        self._before = delay
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
         self._cost = self._price
-        self.target = delay + len(PRIOR) - 1
+        self._target = delay + len(PRIOR) - 1
+        self._least = delay
+        self._settled = True
+
+    @property
+    def target(self) -> int:
         """The delay that costs the least, in ticks; a frame that comes with it is just in time."""
-        self.least = delay
+        self._settle()
+        return self._target
+
+    @property
+    def least(self) -> int:
+        """The least delay, apart from a few frames."""
+        self._settle()
+        return self._least
 
     def add(self, slot: int, slots: int, delay: int, *, repaired: bool) -> None:
-        """A frame of these slots became playable with this delay."""
-        self._last = [*self._last[1:], delay]
-        if max(self._last) < self.least - _JUMP_TICKS:
-            self._low -= self.least - min(self._last)
+        """A frame of these slots became playable with this delay; only the first time counts."""
+        if slot in self._recent:
+            return
+        delay = self._followed(delay)
         share = slots / (self._weight + slots)
         self._weight = min(self._weight + slots, float(FORGET_SLOTS))
         self._all *= 1 - share
         self._runs *= 1 - share
         self._never *= 1 - share
+        self._fade_what_is_over(slots, delay, share)
         self._all[self._bin(delay)] += share
         self._recent[slot] = (slots, delay)
         if not repaired:
             for run in self._runs_with(slot):
                 self._runs[self._bin(min(run))] += share
         self._forget()
-        self._settle()
+        self._settled = False
+        if self._weight < FORGET_SLOTS / 4 or self._low + BINS - delay < BINS // 2:
+            self._settle()
+
+    def _fade_what_is_over(self, slots: int, delay: int, share: float) -> None:
+        self._peak = max(self._peak, delay)
+        self._peak_slots += slots
+        if self._peak_slots >= PEAK_SLOTS:
+            self._peaks.append(self._peak)
+            self._peak, self._peak_slots = delay, 0
+        beyond = max([self._peak, *self._peaks]) + PEAK_TICKS - self._low
+        if len(self._peaks) == PEAKS and beyond < BINS:
+            for bins in (self._all, self._runs):
+                bins[max(0, beyond) :] *= (1 - share) ** (OVER_TIMES - 1)
+
+    def _followed(self, delay: int) -> int:
+        """The delay to note: frames that come far too early are not believed, until several in a row say the same."""
+        if delay >= self._before - _JUMP_TICKS:
+            self._before = self._least
+            self._early.clear()
+            return delay
+        self._early.append(delay)
+        if len(self._early) < _JUMP_FRAMES:
+            return self._before - _JUMP_TICKS
+        self._low -= self._before - min(self._early)
+        self._peaks.clear()
+        self._peak = delay
+        self._before = min(self._early)
+        self._early.clear()
+        return delay
 
     def _forget(self) -> None:
         """A frame missing between old ones will never be known."""
@@ -232,8 +287,9 @@ class DelayHistogram:
 
     def dearer(self, delay: int) -> float:
         """By how many milliseconds this delay costs more than the target."""
-        costs = self._cost[np.clip([delay - self._low, self.target - self._low], 0, BINS - 1)]
-        return float(costs[0] - costs[1])
+        self._settle()
+        bins = [min(max(0, one - self._low), BINS - 1) for one in (delay, self._target)]
+        return float(self._cost[bins[0]] - self._cost[bins[1]])
 
     def _runs_with(self, slot: int) -> list[list[int]]:
         """The delays of each three neighbours of which this frame is one, as far as all three are known."""
@@ -248,16 +304,19 @@ class DelayHistogram:
         return [line[n : n + RUN_FRAMES] for n in range(len(line) - RUN_FRAMES + 1)]
 
     def _settle(self) -> None:
+        if self._settled:
+            return
+        self._settled = True
         mass = np.cumsum(self._all)
         least = int(np.searchsorted(mass, _LEAST_SHARE))
-        missed = mass[-1] - mass + self._never
+        missed = np.maximum(0.0, mass[-1] - mass + self._never - NEGLIGIBLE)
         runs = np.cumsum(self._runs)
         cost = self._price + MISSED_MS * missed + FLAW_MS * missed / (missed + FLAW_HALF)
         cost += RUN_MS * (runs[-1] - runs)
         self._cost = cost
         best = int(np.argmin(cost[least:])) + least
-        self.least = self._low + least
-        self.target = self._low + best
+        self._least = self._low + least
+        self._target = self._low + best
         if least > 2 * _HEADROOM:
             self._move(least - _HEADROOM)
 

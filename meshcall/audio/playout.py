@@ -99,26 +99,43 @@ NOISE_BEGINS: Final = RATE // 10
 NOISE_ALONE: Final = RATE // 5
 """... to 200 ms."""
 MERGE_SAMPLES: Final = RATE * 5 // 1000
-QUIET_GAIN: Final = 5.0
-"""Time is scaled while nobody speaks where that makes the delay better by so much (DelayHistogram.dearer) ..."""
-SPOKEN_GAIN: Final = 40.0
-"""... and while somebody speaks by so much: each seam is a little damage, too."""
+REST: Final = RATE // 5
+"""Nobody has spoken for 200 ms: not merely a pause between two words."""
+REST_GAIN: Final = 5.0
+"""Time is scaled while nobody speaks where that is worth so many milliseconds of delay (DelayHistogram.dearer) ..."""
+SPOKEN_GAIN: Final = {Do.EXPAND: 40.0, Do.ACCELERATE: 100.0}
+"""... and while somebody speaks so many: a change of delay inside a sentence is a little damage, too ..."""
+PATIENCE: Final = RATE * 10
+"""... but less and less until 10 s after the last time; from then on this much is enough:"""
+PATIENT_GAIN: Final = 8.0
 SCALE_PAUSE: Final = RATE // 10
-"""From one time scaling of speech to the next, while the surplus is below ..."""
-HURRY_SAMPLES: Final = RATE * 60 // 1000
-"""... 60 ms; above it every frame, and with less likeness."""
+"""From one time scaling of speech to the next, unless the delay is off its target by more than ..."""
+HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 200 // 1000}
+"""... this: then every frame is scaled, and at places that are less alike."""
+
+
+def _warm_up() -> None:
+    """What numpy does at its first FFT takes 20 ms: now, not when the loudspeaker waits."""
+    sound = np.zeros(SLOT_SAMPLES + CONTEXT, np.int16)
+    background = Background()
+    background.listen(sound)
+    background.make()
+    for scale in (shorten, lengthen):
+        scale(sound[:CONTEXT], sound[CONTEXT:], LAG_MOST, quiet=False)
 
 
 class Line:
     """The line of sound: what is decoded but not yet handed out, and what was heard last."""
 
     def __init__(self, decoder: Decoder) -> None:
+        _warm_up()
         self._decoder = decoder
         self._ready: Sound = np.zeros(0, np.int16)
         self._heard: Sound = np.zeros(CONTEXT, np.int16)
         self._background = Background()
         self._made_up = 0
         self._since_scaled = 0
+        self._quiet_for = 0
         self.quiet = True
         """Whether nobody spoke in the last frame."""
         self.damaged = 0
@@ -153,8 +170,12 @@ class Line:
             self.concealed += PULL_SAMPLES
             self._add(sound)
 
-    def frame(self, frame: Frame, do: Do, surplus: int, gain: float) -> None:
-        """Play a frame.  `surplus`: samples of delay above the target, below it where negative; `gain`: what scaling is worth, in ms."""
+    def frame(self, frame: Frame, do: Do, surplus: int, gain: float) -> bool:
+        """Play a frame; False: the decoder refused it, and it was concealed.
+
+        `surplus`: samples of delay above the target, below it where negative.  `gain`: what it would be worth to be
+        at the target, in milliseconds of delay.
+        """
         samples = frame.slots * SLOT_SAMPLES
         ahead = self._made(self._made_up)[:MERGE_SAMPLES] if do is Do.MERGE else None
         try:
@@ -162,12 +183,14 @@ class Line:
         except BadPacket:
             self.damaged += 1
             self.make_up(samples)
-            return
+            return False
         if ahead is not None:
             sound = np.concatenate([cross_fade(ahead, sound), sound[MERGE_SAMPLES:]])
         self._made_up = 0
         self.quiet = self._background.listen(sound)
+        self._quiet_for = self._quiet_for + samples if self.quiet else 0
         self._add(self._scaled(sound, do, surplus, gain))
+        return True
 
     def recover(self, following: Frame) -> bool:
         """Play the in-band copy that `following` carries of the frame before it; False: it had none."""
@@ -197,23 +220,28 @@ class Line:
 
     def _scaled(self, sound: Sound, do: Do, surplus: int, gain: float) -> Sound:
         self._since_scaled += len(sound)
-        before = len(sound)
-        hurry = abs(surplus) >= HURRY_SAMPLES
-        likeness = LIKENESS_HURRY if hurry else LIKENESS
-        if gain < (QUIET_GAIN if self.quiet else SPOKEN_GAIN):
+        if do not in SPOKEN_GAIN or gain < self._gain_wanted(do):
             return sound
+        hurry = abs(surplus) >= HURRY_SAMPLES[do]
         if not self.quiet and not hurry and self._since_scaled < SCALE_PAUSE:
             return sound
+        before = len(sound)
+        likeness = LIKENESS_HURRY if hurry else LIKENESS
         if do is Do.ACCELERATE:
             sound = shorten(self._heard, sound, surplus, quiet=self.quiet, likeness=likeness)
             self.accelerated += before - len(sound)
-        elif do is Do.EXPAND:
-            most = -surplus if self.quiet else LAG_MOST
-            sound = lengthen(self._heard, sound, max(most, LAG_LEAST), quiet=self.quiet, likeness=likeness)
+        else:
+            most = max(LAG_LEAST, -surplus) if self.quiet else LAG_MOST
+            sound = lengthen(self._heard, sound, most, quiet=self.quiet, likeness=likeness)
             self.expanded += len(sound) - before
         if len(sound) != before:
             self._since_scaled = 0
         return sound
+
+    def _gain_wanted(self, do: Do) -> float:
+        if self._quiet_for >= REST:
+            return REST_GAIN
+        return max(PATIENT_GAIN, SPOKEN_GAIN[do] * (1 - self._since_scaled / PATIENCE))
 
     def _add(self, sound: Sound) -> None:
         self._ready = np.concatenate([self._ready, sound])

@@ -1,0 +1,118 @@
+"""The table of decisions, and the line of sound: concealment, comfort noise, the way back."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Sound
+from meshcall.audio.jitter import Frame
+from meshcall.audio.noise import Background
+from meshcall.audio.playout import NOISE_ALONE, Delay, Do, Has, Line, decide
+from tests.audio.paper_codec import MADE_UP, PaperDecoder, paper_frame
+
+
+def test_there_is_a_decision_for_everything() -> None:
+    for has, delay, previous, noise in itertools.product(Has, Delay, Do, (False, True)):
+        do = decide(has, delay, previous, noise=noise)
+        assert isinstance(do, Do)
+        # Only a frame that is there is played; what is not there is made up, copied, or passed over.
+        plays = do in (Do.NORMAL, Do.ACCELERATE, Do.EXPAND, Do.MERGE)
+        assert not plays or has is Has.NEXT
+        assert do is not Do.CONCEAL or has in (Has.LATER, Has.COPY)
+        assert do is not Do.WAIT
+
+
+@pytest.mark.parametrize(
+    ("has", "delay", "previous", "do"),
+    [
+        (Has.NEXT, Delay.RIGHT, Do.NORMAL, Do.NORMAL),
+        (Has.NEXT, Delay.RIGHT, Do.CONCEAL, Do.NORMAL),
+        (Has.NEXT, Delay.RIGHT, Do.FLUSH, Do.MERGE),
+        (Has.NEXT, Delay.LONG, Do.WAIT, Do.MERGE),
+        (Has.LATER, Delay.RIGHT, Do.NORMAL, Do.CONCEAL),
+        (Has.LATER, Delay.SHORT, Do.NORMAL, Do.HOLD),
+        (Has.COPY, Delay.LONG, Do.NORMAL, Do.RECOVER),
+        (Has.COVERED, Delay.RIGHT, Do.HOLD, Do.SKIP),
+        (Has.NOTHING, Delay.LONG, Do.NORMAL, Do.HOLD),
+    ],
+)
+def test_decisions(has: Has, delay: Delay, previous: Do, do: Do) -> None:
+    assert decide(has, delay, previous, noise=False) is do
+
+
+def test_after_comfort_noise_a_frame_is_merged() -> None:
+    assert decide(Has.NEXT, Delay.RIGHT, Do.HOLD, noise=True) is Do.MERGE
+
+
+class NoisyDecoder(PaperDecoder):
+    """Speech whose background is noise of a low pitch, 60 steps of rms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chance = np.random.default_rng(8)
+
+    def decode(self, frame: bytes, samples: int) -> Sound:
+        self._open(frame)
+        white = self._chance.normal(0, 1, samples + 7)
+        low = np.convolve(white, np.ones(8) / np.sqrt(8), "valid")
+        return np.round(60 * low).astype(np.int16)
+
+
+def taken(line: Line) -> Sound:
+    out = []
+    while line.ready >= PULL_SAMPLES:
+        out.append(line.take())
+    return np.concatenate(out)
+
+
+def test_made_up_sound_becomes_noise_like_the_background_and_goes_on() -> None:
+    line = Line(NoisyDecoder())
+    for slot in range(150):
+        line.frame(Frame(slot, 1, paper_frame(slot), 0, False, False), Do.NORMAL, 0, 0.0)
+    room = taken(line)[48_000:].astype(float)
+    line.make_up(48_000 * 2)
+    made = taken(line).astype(float)
+    assert np.all(made[:4800] == MADE_UP)
+    noise = made[NOISE_ALONE + SLOT_SAMPLES :]
+    assert 0.7 < noise.std() / room.std() < 1.4
+    colour = [np.abs(np.fft.rfft(one[:48_000])) ** 2 for one in (room, noise)]
+    low = [one[:6000].sum() / one.sum() for one in colour]
+    assert low[1] == pytest.approx(low[0], abs=0.1)
+    # No seam between the blocks of noise: steps over their edges are as steps elsewhere.
+    steps = np.abs(np.diff(noise))
+    assert steps[PULL_SAMPLES - 1 :: PULL_SAMPLES].mean() < 1.3 * steps.mean()
+
+
+def test_the_first_frame_after_noise_fades_in() -> None:
+    line = Line(PaperDecoder())
+    line.frame(Frame(0, 1, paper_frame(500), 0, False, False), Do.NORMAL, 0, 0.0)
+    line.make_up(48_000)
+    taken(line)
+    assert line.noise
+    line.frame(Frame(1, 1, paper_frame(500), 0, False, False), Do.MERGE, 0, 0.0)
+    sound = taken(line)
+    assert not line.noise
+    assert sound[0] < 100 and sound[300] == 1500
+    assert np.abs(np.diff(sound.astype(int))).max() < 100
+
+
+def test_speech_is_no_background() -> None:
+    background = Background()
+    chance = np.random.default_rng(2)
+    for n in range(500):
+        loud = n % 10 < 7
+        sound = np.round(chance.normal(0, 3000 if loud else 20, SLOT_SAMPLES)).astype(np.int16)
+        quiet = background.listen(sound)
+        assert not (loud and quiet)
+    noise = np.concatenate([background.make() for _ in range(50)])
+    assert 12 < noise[SLOT_SAMPLES:].astype(float).std() < 30
+
+
+def test_digital_silence_is_quiet_and_makes_silence() -> None:
+    background = Background()
+    for _ in range(10):
+        assert background.listen(np.zeros(SLOT_SAMPLES, np.int16))
+    assert not background.make().any()
