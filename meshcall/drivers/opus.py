@@ -35,9 +35,9 @@ CONCEAL_STEP_SAMPLES: Final = 120
 """2.5 ms, in which libopus counts what it is to conceal."""
 SAMPLES_MAX: Final = 5760
 """120 ms, the longest packet there is."""
-WIDEBAND_BELOW_BITS: Final = 32_000
-"""Below so many bits per second nothing above 8 kHz is coded.  RFC 6716, 2.1.1 has full band begin at 28 to 40 kbit/s;
-left alone, libopus spends bits on it from 14 kbit/s on, and speech pays for that (0.2 to 0.3 of PESQ at 23 kbit/s)."""
+WIDEBAND_BELOW_BITS: Final = 36_000
+"""Below so many bits per second nothing above 8 kHz is coded; full band speech wants 28 to 40 kbit/s (RFC 6716, 2.1.1).
+Left alone, libopus begins to spend bits there from 14 kbit/s on, at the cost of 0.2 to 0.3 of PESQ."""
 COMPLEXITY: Final = 10
 CONCEALMENT_COMPLEXITY: Final = 5
 """From here on a decoder with the networks conceals by them (deep PLC)."""
@@ -282,7 +282,7 @@ class OpusDecoder:
     def _has_inband(self, packet: bytes) -> bool:
         """Whether the first frame in the packet carries LBRR (RFC 6716, 4.2.3): a bit behind those of voice activity.
 
-        Libraries before 1.5 have no call for it.
+        Libraries before 1.5 have no call for it.  Raises BadPacket.
         """
         if not packet or packet[0] & _CELT_ONLY:
             return False
@@ -290,7 +290,9 @@ class OpusDecoder:
         places = (ctypes.c_void_p * _FRAMES_MAX)()
         data = ctypes.create_string_buffer(packet, len(packet))
         count = self._calls.parse(data, len(packet), None, places, sizes, None)
-        if count < 1 or sizes[0] < 1 or places[0] is None:
+        if count < 1:
+            raise BadPacket("opus frame")
+        if sizes[0] < 1 or places[0] is None:
             return False
         silk_frames = max(1, self._calls.samples(packet, len(packet), RATE) // count // 960)
         first = data.raw[places[0] - ctypes.addressof(data)]
