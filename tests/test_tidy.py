@@ -108,7 +108,7 @@ def test_nothing_is_left_over(path: Path) -> None:
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=;\[ ]", entry)[0] for entry in project["dependencies"]}
-    imported = {"pynacl": "nacl"}
+    imported = {"pynacl": "nacl", "pywebrtc-audio": "pywebrtc_audio"}
     known = {imported.get(entry, entry) for entry in declared} | set(sys.stdlib_module_names) | {"meshcall"}
     for path in PRODUCT:
         for node in ast.walk(ast.parse(path.read_text())):

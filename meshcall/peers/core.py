@@ -278,9 +278,7 @@ class Peers:
 
     def receive_lan(self, now: float, source: Path, datagram: bytes) -> None:
         """Take one datagram of the local networks' group; only who is trusted with our addresses is answered."""
-        self.links.receive_lan(
-            now, source, datagram, lambda identity: self.policy.trust_of(self._own, identity).tells
-        )  # fmt: skip
+        self.links.receive_lan(now, source, datagram, lambda one: self.policy.trust_of(self._own, one).tells)
         self._settle(now)
 
     def wake(self, now: float) -> None:
