@@ -236,6 +236,7 @@ class Service:
         }
         said["counters"] |= {
             "udp": self.live.udp_counters,
+            "tcp": self.live.tcp.counters,
             "port mapping": self.live.mapping.counters,
             "api": dict(self._server.counters),
         }
