@@ -39,11 +39,16 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 def verdict(results: dict[str, Any]) -> str:
     """One line: how many calls came about and held."""
+    held = _held(results)
+    if "voice" in results:
+        held += f"; {voicereport.verdict(results)}"
+    return held
+
+
+def _held(results: dict[str, Any]) -> str:
     outcomes = _outcomes(results)
     total = sum(outcomes.values())
     held = f"{outcomes['direct'] + outcomes['relayed']} of {total} calls came about and held"
-    if "voice" in results:
-        held += f"; {voicereport.verdict(results)}"
     bad = results["checks"]["violations"]
     return f"{bad} violation{'s' if bad > 1 else ''}; {held}" if bad else held
 
@@ -53,7 +58,9 @@ def body(results: dict[str, Any]) -> str:
     groups, outcomes = results["calls"], _outcomes(results)
     total = sum(outcomes.values()) or 1
     whole = max(groups.values(), key=lambda group: group["calls"], default=None)
-    tiles = [("good" if not outcomes["failed"] + outcomes["broken"] else "bad", verdict(results), "")]
+    tiles = [("good" if not outcomes["failed"] + outcomes["broken"] else "bad", _held(results), "")]
+    if "voice" in results:
+        tiles += voicereport.tiles(results)
     tiles += [("", f"{outcomes[name] / total:.1%}", name) for name in COLOURS]
     if whole and whole["first_ms"]:
         what = "answer, ringing included" if "voice" in results else "first echo"
@@ -234,7 +241,7 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
                 sent = after["relays"][number]["bytes"] - before["relays"][number]["bytes"]
                 points.append([after["when"], round(sent / 125 / span, 1)])
         loads.append(Series(f"relay {number + 1}", points))
-    return [
+    plots = [
         Plot("Time to the answer" if "voice" in results else "Time to the first echo", "milliseconds", "of all calls",
              curves("first_curve"), y_most=1.0, percent=True),
         Plot("Time to a direct path", "milliseconds from the record", "of all calls", curves("direct_curve"),
@@ -247,3 +254,4 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         ], marks=marks),
         Plot("Load of each relay", "seconds", "kbit/s sent", loads, marks=marks),
     ]  # fmt: skip
+    return [plot for plot in plots if plot.series or plot.title != "Gap after an event"]

@@ -10,9 +10,9 @@ from typing import Any
 
 from meshcall.plots import Plot, Series, ticks
 
-WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 560, 138, 62, 20, 6, 34
+WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 560, 130, 76, 20, 6, 34
 MOS_MOST = 4.5
-_SEVERAL = "all"
+_ALL = "all"
 
 
 def table(results: dict[str, Any]) -> list[list[str]]:
@@ -43,12 +43,24 @@ def verdict(results: dict[str, Any]) -> str:
     )
 
 
+def tiles(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Class, figure and words of the page's first tiles."""
+    whole = results["voice"]["groups"].get(_ALL)
+    if whole is None:
+        return []
+    mos, delay = whole["mos"], whole["delay_ms"]
+    shown = [("", f"{mos['median']:.2f} / {mos['p25']:.2f}", "MOS of a direction, median / lower quartile")]
+    if delay is not None:
+        shown.append(("", f"{delay['median']:.0f} / {delay['p75']:.0f}", "ms mouth to ear, median / upper quartile"))
+    return shown
+
+
 def body(results: dict[str, Any]) -> str:
     """The sections on voice."""
     voice = results["voice"]
     if not voice["directions"]:
         return f"<h2>Voice</h2><p>{escape(verdict(results))}.</p>"
-    groups = {name: group for name, group in voice["groups"].items() if name != _SEVERAL}
+    groups = {name: group for name, group in voice["groups"].items() if name != _ALL}
     cards = [
         ("Quality by kind of line: MOS of each direction", _spreads(groups, "mos", "MOS (E-model)", 1.0, MOS_MOST, 2)),
         ("Mouth to ear, milliseconds", _spreads(groups, "delay_ms", "milliseconds", 0.0, None, 0)),
@@ -138,7 +150,7 @@ def _losses(groups: dict[str, Any]) -> str:
         chart.bar(number, 0.0, group["lost"], "--c6", 6, -3)
         chart.bar(number, 0.0, group["made_up"], "--c5", 6, 4)
         chart.bar(number, 0.0, group["missing"], "--c2", 6, 4)
-        chart.words(number, f"{group['lost']:.0%}, {group['missing']:.1%}")
+        chart.words(number, f"{group['lost']:.0%} / {group['missing']:.0%}")
     legend = "".join(
         f'<span><i style="border-top:5px solid var({colour})"></i>{words}</span>'
         for colour, words in (("--c6", "lost before repair"), ("--c2", "missing after it"), ("--c5", "made up"))
@@ -169,7 +181,7 @@ def _plots(voice: dict[str, Any]) -> list[Plot]:
         )
         if setup[f"{name}_curve"]
     ]
-    cut = max((setup[f"{name}_ms"]["p99"] for name in ("ringing", "voice") if setup[f"{name}_ms"]), default=None)
+    cut = max((setup[f"{name}_ms"]["p95"] for name in ("ringing", "voice") if setup[f"{name}_ms"]), default=None)
     return [
         Plot("Quality over time", "seconds since answering", "MOS", series("mos"), y_most=MOS_MOST),
         Plot("Mouth to ear over time", "seconds since answering", "milliseconds", series("delay_ms")),

@@ -191,7 +191,7 @@ D1, D2 = direct(at("198.51.100.1:1")), direct(at("198.51.100.2:1"))
 
 
 def m(path: Path, rtt: float | None = 0.08, state: State = State.LIVE, loss: float = 0.0) -> Measured:
-    return Measured(path, state, rtt, loss)
+    return Measured(path, state, rtt, loss, loss)
 
 
 @pytest.mark.parametrize(("paths", "held", "best", "second"), [
@@ -227,6 +227,15 @@ def test_when_frames_go_by_both() -> None:
     assert not doubles(m(D1))
     assert doubles(m(D1, loss=0.03))
     assert doubles(m(D1, state=State.SUSPECT))
+    assert not doubles(m(D1, loss=0.25)), "a line that is full is not filled twice"
+
+
+def test_what_the_other_side_reports_of_frames_does_not_choose_the_path() -> None:
+    """It is of the last two seconds, whichever paths were used; probes are measured on all alike."""
+    lossy = Measured(D1, State.LIVE, 0.08, 0.0, 0.6)
+    assert choose([lossy, m(RELAY1)], D1).best == D1
+    assert choose([m(D1, loss=0.6), m(RELAY1)], D1).best == RELAY1
+    assert doubles(Measured(D1, State.LIVE, 0.08, 0.0, 0.1))
 
 
 states = st.sampled_from(State)

@@ -1,0 +1,52 @@
+"""A line that was full from the start shows loss and no queue: the rate goes down to what came through."""
+
+from __future__ import annotations
+
+from meshcall.audio.capacity import HEAVY_LOSS, HEAVY_SECONDS, Capacity
+from meshcall.wire.voice import Report
+
+LIMIT = 70_000
+
+
+def run(capacity: Capacity, begin: float, seconds: float, line: float | None, loss: float = 0.0) -> float:
+    """Reports each 100 ms of a line of so many bits per second (None: any) that loses `loss` besides."""
+    now = begin
+    while now < begin + seconds:
+        rate = capacity.step.bits_per_second
+        over = 0.0 if line is None else max(0.0, 1 - line / rate)
+        capacity.reported(now, Report(loss=over + (1 - over) * loss))
+        now += 0.1
+    return now
+
+
+def test_down_to_what_came_through_within_seconds_and_it_stays_there() -> None:
+    capacity = Capacity(0.0, LIMIT)
+    assert not capacity.is_narrow, "the first step is not the highest, but nothing is known yet"
+    now = run(capacity, 0.0, HEAVY_SECONDS + 2, 24_000)
+    assert capacity.step.bits_per_second <= 24_000
+    assert capacity.is_narrow
+    highest = 0
+    for _ in range(10):
+        now = run(capacity, now, 1.0, 24_000)
+        highest = max(highest, capacity.step.bits_per_second)
+    assert highest <= 30_000
+
+
+def test_random_loss_as_heavy_gives_the_rate_back_and_is_not_tried_soon_again() -> None:
+    capacity = Capacity(0.0, LIMIT)
+    before = capacity.step.bits_per_second
+    now = run(capacity, 0.0, HEAVY_SECONDS + 2, None, 0.4)
+    assert capacity.step.bits_per_second < before
+    now = run(capacity, now, 5.0, None, 0.4)
+    assert capacity.step.bits_per_second >= before
+    assert not capacity.is_narrow
+    for _ in range(30):
+        now = run(capacity, now, 1.0, None, 0.4)
+        assert capacity.step.bits_per_second >= before
+
+
+def test_less_loss_does_not_do_it() -> None:
+    capacity = Capacity(0.0, LIMIT)
+    before = capacity.step.bits_per_second
+    run(capacity, 0.0, HEAVY_SECONDS + 2, None, HEAVY_LOSS - 0.05)
+    assert capacity.step.bits_per_second >= before
