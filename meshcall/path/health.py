@@ -17,6 +17,8 @@ RTT_UNKNOWN_SECONDS = 1.0
 """How long the first answer may take."""
 RTT_MARGIN_LEAST_SECONDS = 0.03
 RTT_TIMEOUT_MOST_SECONDS = 2.0
+NARROW_SLACK_SECONDS = 0.4
+"""On a line that is full an answer may take so much longer: it waits in the queue that our frames make."""
 STREAM_FRAMES_LEAST = 5
 """Frames heard in a row before silence means something."""
 STREAM_GAP_MOST_SECONDS = 0.12
@@ -67,7 +69,7 @@ class Health:
     __slots__ = (
         "_deviation", "_gap", "_loss", "_loss_at", "_missed", "_missed_since", "_outstanding", "_report", "_report_at",
         "_rttvar", "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "observed", "path",
-        "probed_at", "rtt", "sent_at", "since", "socket", "tries", "verified",
+        "probed_at", "rtt", "sent_at", "since", "slack", "socket", "tries", "verified",
     )  # fmt: skip
 
     def __init__(self, now: float, path: Path, socket: int = 0) -> None:
@@ -78,6 +80,8 @@ class Health:
         self.verified = False
         """The other end has answered a nonce that was sent on this path."""
         self.is_lost = False
+        self.slack = 0.0
+        """Seconds more that an answer may take: what the line's own queue may grow by."""
         self.rtt: float | None = None
         """Smoothed, seconds (RFC 6298)."""
         self._loss = 0.0
@@ -189,7 +193,7 @@ class Health:
         """How long an answer may take, in seconds."""
         if self.rtt is None:
             return RTT_UNKNOWN_SECONDS
-        return min(self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS), RTT_TIMEOUT_MOST_SECONDS)
+        return min(self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS) + self.slack, RTT_TIMEOUT_MOST_SECONDS)
 
     def silence(self) -> float | None:
         """After how many seconds without a frame something is wrong; None: no stream is expected."""

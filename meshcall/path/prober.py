@@ -29,7 +29,7 @@ from meshcall.path.events import (
     SocketsClosed,
 )
 from meshcall.path.exchange import Exchange
-from meshcall.path.health import CLOCK_GRAIN_SECONDS, Health, State
+from meshcall.path.health import CLOCK_GRAIN_SECONDS, NARROW_SLACK_SECONDS, Health, State
 from meshcall.path.life import MappingLife
 from meshcall.path.paths import Path, direct, endpoint_of, is_relayed, is_tcp
 from meshcall.path.punch import common_moment, hard_target, probeable
@@ -107,6 +107,7 @@ class Prober:
         self._punching = Punching(rng, budget)
         self._exchange = Exchange(now, self.messages, self.counters, trust, candidates, ports)
         self._active_at: float | None = None
+        self._is_narrow = False
         self._double_until = 0.0
         self._overlap: Path | None = None
         self._suspected: Path | None = None
@@ -236,6 +237,10 @@ class Prober:
         """
         self._now = now
         self._active_at = now
+        if once is not self._is_narrow:
+            self._is_narrow = once
+            for health in self._paths.values():
+                health.slack = NARROW_SLACK_SECONDS if once else 0.0
         paths = [self._first if self.best is None else self.best]
         if self._is_doubtful(now, self._paths[paths[0]]):
             paths += [path for path in (self._overlap, self.second) if path is not None and path not in paths]
@@ -356,7 +361,7 @@ class Prober:
             place = Place.SECOND
         return next_probe(
             now, health, place, is_active=is_active, is_doubt=self._suspected is not None,
-            life=self._life, has_spare=self.second is not None,
+            life=self._life, has_spare=self.second is not None, is_narrow=self._is_narrow,
         )  # fmt: skip
 
     def _look_for_trouble(self, now: float) -> None:

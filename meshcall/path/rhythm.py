@@ -23,6 +23,8 @@ DOUBT_SLOW_SECONDS = 0.25
 """A path in doubt: so many probes in fast order, then slower ones."""
 WARM_PROBE_SECONDS = 0.1
 """The second path, while the best one is in doubt."""
+NARROW_FACTOR = 6
+"""While the line is full, all but the regular probe of the best path are so many times rarer."""
 CHECK_PROBES = 4
 CHECK_SECONDS = 0.1
 """A path that the peer was heard on, or named: so many probes, the pause tripled each time."""
@@ -48,13 +50,15 @@ class Place(IntEnum):
 
 
 def next_probe(
-    now: float, health: Health, place: Place, *, is_active: bool, is_doubt: bool, life: MappingLife, has_spare: bool
-) -> float | None:
+    now: float, health: Health, place: Place, *, is_active: bool, is_doubt: bool, life: MappingLife, has_spare: bool,
+    is_narrow: bool = False,
+) -> float | None:  # fmt: skip
     """When the path wants its next probe; None: not of itself.
 
     `is_active`: frames of a call go out; `is_doubt`: the best path is in doubt; `has_spare`: another
-    path works too, so that a mapping may be risked to learn its life.
+    path works too, so that a mapping may be risked to learn its life; `is_narrow`: the line is full.
     """
+    factor = NARROW_FACTOR if is_narrow else 1
     last = health.probed_at if health.probed_at is not None else health.since - 1e6
     state = health.state(now)
     if state is State.NEW:
@@ -64,17 +68,17 @@ def next_probe(
             return None
         return last + SILENT_SECONDS * 2.0 ** min(health.tries, SILENT_PROBES)
     if state is State.SUSPECT:
-        return last + (DOUBT_PROBE_SECONDS if health.tries < DOUBT_PROBES else DOUBT_SLOW_SECONDS)
+        return last + factor * (DOUBT_PROBE_SECONDS if health.tries < DOUBT_PROBES else DOUBT_SLOW_SECONDS)
     if not is_active:
         if place is Place.OTHER:
             return None
         # gaps on a path that can be done without teach how long mappings live
         return health.sent_at + (life.trial() if has_spare else life.safe())
     if place is Place.BEST:
-        return last + (STREAM_PROBE_SECONDS if health.has_stream(now) else LONELY_PROBE_SECONDS)
+        return last + (STREAM_PROBE_SECONDS if health.has_stream(now) else factor * LONELY_PROBE_SECONDS)
     if place is Place.SECOND:
-        return last + (WARM_PROBE_SECONDS if is_doubt else STREAM_PROBE_SECONDS)
-    return last + OTHER_PROBE_SECONDS
+        return last + factor * (WARM_PROBE_SECONDS if is_doubt else STREAM_PROBE_SECONDS)
+    return last + factor * OTHER_PROBE_SECONDS
 
 
 def check_back(health: Health) -> float:

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint, parse_endpoint, port_of
+from meshcall.path import rhythm
 from meshcall.path.budget import BIRTHDAY_PACKETS_MAX, HOST_PACKETS_MAX, HOSTS_MAX, TOTAL_PACKETS_MAX, ProbeBudget
 from meshcall.path.candidates import Trust, gather, is_nonsense, is_private, may_probe, path_to, tellable
 from meshcall.path.choice import choose, doubles
-from meshcall.path.health import Measured, State
+from meshcall.path.health import Health, Measured, State
+from meshcall.path.life import MappingLife
 from meshcall.path.paths import Path, direct, relayed
 from meshcall.path.ports import OBSERVERS_MAX, PortWatch, judge
 from meshcall.path.punch import (
@@ -31,6 +33,7 @@ from meshcall.path.punch import (
     spray,
     tactic,
 )
+from meshcall.path.rhythm import Place, next_probe
 from meshcall.wire.path import CANDIDATES_MAX, Candidate, Candidates, Kind, Mapping, Ports
 
 UNKNOWN, NONE, EIM, SEQ, RANDOM = Mapping
@@ -356,3 +359,21 @@ def test_the_budget_for_one_address_and_for_all() -> None:
     taken = sum(budget.take(2.0, each) for each in others[: HOSTS_MAX - 1] * 20)
     assert taken == left
     assert budget.take(60.0, one[0])
+
+
+def test_on_a_full_line_probes_are_rare_and_patient() -> None:
+    now = 100.0
+    health = Health(now, direct(endpoint("203.0.113.9", 5000)))
+    health.verified, health.probed_at = True, now
+    health.doubt(now + 10)
+    usual = next_probe(now, health, Place.BEST, is_active=True, is_doubt=True, life=MappingLife(), has_spare=True)
+    full = next_probe(
+        now, health, Place.BEST, is_active=True, is_doubt=True, life=MappingLife(), has_spare=True, is_narrow=True
+    )
+    assert usual is not None
+    assert full is not None
+    assert full - now == pytest.approx(rhythm.NARROW_FACTOR * (usual - now))
+    health.rtt = 0.05
+    patience = health.timeout()
+    health.slack = 0.4
+    assert health.timeout() == pytest.approx(patience + 0.4)
