@@ -58,21 +58,24 @@ class Grade(IntEnum):
     MUCH = 3
     """One symbol of two frames."""
     HEAVY = 4
-    """Two symbols."""
-    EXTREME = 5
-    """Three."""
+    """Two copies."""
+    SEVERE = 5
+    """A copy, and a symbol of three frames: more is repaired, later."""
+    EXTREME = 6
+    """Three symbols."""
 
 
-ENTER: Final = (0.0, 0.005, 0.03, 0.085, 0.17, 0.40)
+ENTER: Final = (0.0, 0.005, 0.03, 0.13, 0.17, 0.25, 0.40)
 """From this share of loss on a grade holds ..."""
-LEAVE: Final = (0.0, 0.002, 0.015, 0.06, 0.13, 0.33)
+LEAVE: Final = (0.0, 0.002, 0.015, 0.10, 0.13, 0.21, 0.33)
 """... and until it falls below this one."""
-ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.085, 0.28, 0.50)
-LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.06, 0.22, 0.42)
+ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.13, 0.28, 0.40, 0.50)
+LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.10, 0.22, 0.35, 0.42)
 """The same where losses come in bursts: against those a second symbol does little, and costs as much."""
 
 _COVERS: Final = (
-    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)), (Cover(2, 1), Cover(2, 3)),
+    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
 INBAND_EXPECTED_LOSS: Final = 0.05
 """From less libopus makes no LBRR at 40 kbit/s."""
@@ -138,8 +141,8 @@ LOSS_SECONDS: Final = 4.0
 """Time of the running mean of loss."""
 LEAP_LOSS: Final = 0.05
 """A report of more than twice the mean and so much more for each slot of a mean burst is believed at once."""
-BURST_SECONDS: Final = 10.0
-"""Time of the running mean of burst lengths: two seconds see few bursts."""
+BURST_SECONDS: Final = 15.0
+"""Over about so long the mean length of bursts is taken: two seconds see few."""
 FORGIVE_SECONDS: Final = 2.5
 """After the rate went down because the path was overfull, reports still speak of losses of before."""
 RISE_SECONDS: Final = 1.0
@@ -155,8 +158,8 @@ class Losses:
         self.grade = Grade.NONE
         self.distance = 0
         self._loss = 0.0
-        self._burst = 1.0
-        self._burst_seen = 0.0
+        self._lost = self._runs = 0.0
+        """Lost slots and runs of them, both in the same unit and fading."""
         self._last = now
         self._changed = now - REST_SECONDS
 
@@ -166,11 +169,10 @@ class Losses:
         self._last = now
         if now - fell < FORGIVE_SECONDS:
             return
-        if report.burst >= 1:
-            self._burst_seen += passed
-            share = passed / min(BURST_SECONDS, self._burst_seen) if passed else 0.0
-            self._burst += (report.burst - self._burst) * min(1.0, share)
-        burst = self._burst
+        kept = max(0.0, 1 - passed / BURST_SECONDS)
+        self._lost = self._lost * kept + report.loss * passed
+        self._runs = self._runs * kept + report.loss / max(1.0, report.burst) * passed
+        burst = self._lost / self._runs if self._runs > 0 else 1.0
         if report.loss > 2 * self._loss + LEAP_LOSS * burst:
             self._loss = report.loss
         self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)

@@ -110,16 +110,18 @@ class _Window:
     oldest unknown frame; no other equation has that one.
     """
 
-    def __init__(self, slots: int, length: int) -> None:
+    def __init__(self, slots: int, length: int, newest: int) -> None:
         self.slots = slots
         self.length = length
-        self.newest = 0
+        self.newest = newest
         self.known: dict[int, bytes] = {}
         self.rows: dict[int, bytes] = {}
         self.contradictions = 0
 
     def advance(self, slot: int) -> None:
-        """Forget what lies behind the horizon."""
+        """The newest slot is this one; what lies behind the horizon is forgotten."""
+        if slot == self.newest:
+            return
         self.newest = slot
         least = slot - HORIZON_SLOTS
         for old in [one for one in self.known if one < least]:
@@ -216,17 +218,17 @@ class RepairDecoder:
     def add(self, packet: VoicePacket, slot: int) -> list[Known]:
         """The frames newly known, in the order of their slots.  `slot` is the packet's, unwrapped.
 
-        The packet's own frame is told once, even if a symbol told it before: then not again.
+        A frame is told once, by whichever came first; twice at most where the clock of the sender was set back.
         """
-        window = self._window(packet)
-        if slot > window.newest:
-            window.advance(slot)
-        elif slot < window.newest - HORIZON_SLOTS:
+        window = self._window(packet, slot)
+        if slot < window.newest - HORIZON_SLOTS:
             self._stale += 1
-            if self._stale >= STALE_MAX:
-                self.reset()
-            return [(slot, packet.slots, packet.frame, False)]
+            if self._stale < STALE_MAX:
+                return [(slot, packet.slots, packet.frame, False)]
+            self.reset()
+            window = self._window(packet, slot)
         self._stale = 0
+        window.advance(max(slot, window.newest))
         found: dict[int, bytes] = {}
         is_new = slot not in window.known
         window.learn(slot, packet.frame, found)
@@ -244,13 +246,13 @@ class RepairDecoder:
         self._windows.clear()
         self._stale = 0
 
-    def _window(self, packet: VoicePacket) -> _Window:
+    def _window(self, packet: VoicePacket, slot: int) -> _Window:
         for window in self._windows:
             if window.slots == packet.slots and window.length == len(packet.frame):
                 return window
         if len(self._windows) == SHAPES_MAX:
             self._contradictions += self._windows.pop(0).contradictions
-        self._windows.append(_Window(packet.slots, len(packet.frame)))
+        self._windows.append(_Window(packet.slots, len(packet.frame), slot))
         return self._windows[-1]
 
 

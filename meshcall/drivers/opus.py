@@ -282,7 +282,7 @@ class OpusDecoder:
     def _has_inband(self, packet: bytes) -> bool:
         """Whether the first frame in the packet carries LBRR (RFC 6716, 4.2.3): a bit behind those of voice activity.
 
-        Libraries before 1.5 have no call for it.
+        Libraries before 1.5 have no call for it.  Raises BadPacket.
         """
         if not packet or packet[0] & _CELT_ONLY:
             return False
@@ -290,7 +290,9 @@ class OpusDecoder:
         places = (ctypes.c_void_p * _FRAMES_MAX)()
         data = ctypes.create_string_buffer(packet, len(packet))
         count = self._calls.parse(data, len(packet), None, places, sizes, None)
-        if count < 1 or sizes[0] < 1 or places[0] is None:
+        if count < 1:
+            raise BadPacket("opus frame")
+        if sizes[0] < 1 or places[0] is None:
             return False
         silk_frames = max(1, self._calls.samples(packet, len(packet), RATE) // count // 960)
         first = data.raw[places[0] - ctypes.addressof(data)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -112,3 +116,26 @@ def test_an_absurd_report_is_cut_to_what_fits(value: float) -> None:
 def test_what_is_out_of_range_is_not_sent(packet: VoicePacket) -> None:
     with pytest.raises(ValueError, match=r"voice|repair|cover"):
         encode_voice(packet)
+
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "voice.json").read_text())
+
+
+@pytest.mark.parametrize("vector", VECTORS["streams"], ids=lambda vector: vector["name"])
+def test_the_vectors_are_what_is_sent_and_understood(vector: dict[str, Any]) -> None:
+    report = Report(**vector["report"])
+    for packet in vector["packets"]:
+        payload = bytes.fromhex(packet["payload"])
+        back = decode_voice(payload, report)
+        assert (back.slot, back.slots) == (packet["slot"] % 65536, vector["slots"])
+        assert (back.call, back.inband) == (vector["call"], vector["inband"])
+        assert back.frame.hex() == packet["frame"]
+        assert [one.hex() for one in back.repairs] == packet["symbols"]
+        assert [one.first for one in back.covers] == [first for first, _ in vector["covers"]]
+        assert encode_voice(replace(back, report=report), len(payload)) == payload
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"])
+def test_the_vectors_that_are_refused(vector: dict[str, str]) -> None:
+    with pytest.raises(BadPacket, match=vector["why"]):
+        decode_voice(bytes.fromhex(vector["payload"]))

@@ -1,0 +1,200 @@
+"""libopus through our own calls: exact sizes, nothing read past a buffer, damage leaves no trace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshcall.audio.codec import RATE, Sound
+from meshcall.drivers import opus
+from meshcall.drivers.opus import NoOpusError, OpusDecoder, OpusEncoder, OpusFaultError, describe
+from meshcall.errors import BadPacket
+
+try:
+    LIBRARY = describe()
+except NoOpusError as missing:  # a machine without any libopus
+    pytest.skip(str(missing), allow_module_level=True)
+
+
+def voice(seconds: float, pitch: float = 120.0) -> Sound:
+    """Something with the harmonics of a voice, and syllables."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    tone = sum(np.sin(2 * np.pi * pitch * n * t) / n for n in range(3, 25))
+    sound: Sound = np.round(4000 * tone * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * t))).astype(np.int16)
+    return sound
+
+
+def frames(sound: Sound, samples: int) -> list[Sound]:
+    return [sound[at : at + samples] for at in range(0, len(sound) - samples + 1, samples)]
+
+
+def error_db(reference: Sound, heard: Sound) -> float:
+    """Of the difference, against the reference; 312 samples of libopus's delay are taken off."""
+    a, b = reference[: len(heard) - 312].astype(float), heard[312:].astype(float)[: len(reference)]
+    return float(10 * np.log10(((a - b) ** 2).mean() / (a**2).mean()))
+
+
+@pytest.mark.parametrize("samples", [960, 1920, 2880])
+@pytest.mark.parametrize("size", [3, 4, 9, 27, 38, 57, 116, 255, 256, 700, 1275])
+@pytest.mark.parametrize("inband", [False, True])
+def test_every_packet_has_exactly_the_size_asked_for(samples: int, size: int, inband: bool) -> None:
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    encoder.expect_loss(0.1, inband=inband)
+    silence = np.zeros(samples, np.int16)
+    noise = np.random.default_rng(1).integers(-32768, 32768, samples, dtype=np.int16)
+    loud = np.full(samples, 32767, np.int16)
+    for sound in [*frames(voice(0.4), samples), silence, silence, silence, noise, loud, silence]:
+        packet = encoder.encode(sound, size)
+        assert len(packet) == size
+        assert len(decoder.decode(packet, samples)) == samples
+
+
+def test_speech_survives_and_the_size_may_change_at_any_frame() -> None:
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    sound = voice(2.0)
+    sizes = [116, 57, 38, 116]
+    heard = [decoder.decode(encoder.encode(one, sizes[n // 25]), 960) for n, one in enumerate(frames(sound, 960))]
+    assert error_db(sound, np.concatenate(heard)) < -6
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        np.zeros(0, np.int16),
+        np.zeros(959, np.int16),
+        np.zeros(961, np.int16),
+        np.zeros(480, np.int16),
+        np.zeros(5760, np.int16),
+        np.zeros(960, np.int32),
+        np.zeros(960, np.float32),
+        np.zeros((960, 2), np.int16),
+    ],
+)
+def test_sound_that_is_no_frame_is_refused_before_libopus_sees_it(sound: Sound) -> None:
+    with pytest.raises(ValueError, match="frame"):
+        OpusEncoder().encode(sound, 60)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2, 1276, 1 << 31])
+def test_a_size_that_no_packet_has_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="length"):
+        OpusEncoder().encode(np.zeros(960, np.int16), size)
+
+
+def test_a_view_with_gaps_is_read_as_what_it_shows() -> None:
+    wide = np.zeros(1920, np.int16)
+    wide[::2] = voice(0.02)
+    assert OpusEncoder().encode(wide[::2], 60) == OpusEncoder().encode(voice(0.02), 60)
+
+
+def test_lbrr_carries_the_frame_before_and_its_absence_is_seen() -> None:
+    sound = voice(1.0)
+    for inband in (False, True):
+        encoder, decoder = OpusEncoder(), OpusDecoder()
+        encoder.expect_loss(0.15, inband=inband)
+        packets = [encoder.encode(one, 116) for one in frames(sound, 960)]
+        heard, found = [], 0
+        for n, packet in enumerate(packets[:-1]):
+            if n % 5 != 3:
+                heard.append(decoder.decode(packet, 960))
+                continue
+            copy = decoder.decode_inband(packets[n + 1], 960)
+            found += copy is not None
+            heard.append(decoder.conceal(960) if copy is None else copy)
+        assert found >= 5 if inband else found == 0  # quiet frames have none
+        if inband:
+            assert error_db(sound, np.concatenate(heard)) < -4
+
+
+def test_concealment_sounds_and_fades() -> None:
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    for one in frames(voice(0.5), 960):
+        decoder.decode(encoder.encode(one, 57), 960)
+    made = [float(np.abs(decoder.conceal(480)).mean()) for _ in range(40)]
+    assert made[0] > 300
+    assert made[-1] < made[0] / 3
+    for samples in (0, 100, 5880, -120):
+        with pytest.raises(ValueError, match="concealed"):
+            decoder.conceal(samples)
+
+
+@given(st.binary(max_size=1400), st.sampled_from([480, 960, 1920, 2880]))
+@settings(max_examples=300)
+def test_any_bytes_are_a_frame_of_that_length_or_refused(data: bytes, samples: int) -> None:
+    decoder = OpusDecoder()
+    for call in (decoder.decode, decoder.decode_inband):
+        try:
+            sound = call(data, samples)
+        except BadPacket:
+            continue
+        assert sound is None or len(sound) == samples
+
+
+def test_refused_packets_leave_no_trace() -> None:
+    chance = Random(1)
+    encoder, plain, bothered = OpusEncoder(), OpusDecoder(), OpusDecoder()
+    refused = 0
+    for n, one in enumerate(frames(voice(1.0), 960)):
+        packet = encoder.encode(one, 57)
+        for _ in range(20):
+            bad = bytes([chance.choice([packet[0], 3 | packet[0], chance.randrange(256)])]) + chance.randbytes(n % 60)
+            try:
+                bothered.decode(bad, 960)
+            except BadPacket:
+                refused += 1
+            else:
+                plain.decode(bad, 960)  # taken by both
+        assert np.array_equal(plain.decode(packet, 960), bothered.decode(packet, 960))
+    assert refused > 300
+
+
+def test_a_damaged_packet_that_libopus_takes_is_a_frame_of_sound_and_no_more() -> None:
+    chance = Random(2)
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    for one in frames(voice(1.0), 960):
+        packet = bytearray(encoder.encode(one, 57))
+        packet[chance.randrange(1, 57)] ^= 1 << chance.randrange(8)
+        assert len(decoder.decode(bytes(packet), 960)) == 960
+
+
+def test_the_errors_of_libopus_have_words() -> None:
+    with pytest.raises(OpusFaultError, match="bad argument"):
+        OpusEncoder(complexity=99)
+
+
+def test_the_library_is_described() -> None:
+    assert LIBRARY.version
+    assert LIBRARY.path in str(LIBRARY)
+    assert ("no deep PLC" in str(LIBRARY)) is not LIBRARY.deep_plc
+
+
+def test_bandwidth_ends_at_8_khz_below_32_kbit_per_second() -> None:
+    noise = np.random.default_rng(3).normal(0, 3000, RATE).astype(np.int16)
+    shares = {}
+    for size in (57, 116):
+        encoder, decoder = OpusEncoder(), OpusDecoder()
+        heard = np.concatenate([decoder.decode(encoder.encode(one, size), 960) for one in frames(noise, 960)])
+        power = np.abs(np.fft.rfft(heard.astype(float))) ** 2
+        shares[size] = power[8_500:].sum() / power.sum()
+    assert shares[57] < 0.01 < shares[116]
+
+
+def test_a_file_that_is_no_libopus_is_named_in_the_error(tmp_path: object) -> None:
+    code = """
+from meshcall.drivers.opus import describe
+try:
+    describe()
+except Exception as problem:
+    print(type(problem).__name__, problem)
+"""
+    environment = {**os.environ, opus.LIBRARY_VARIABLE: f"{tmp_path}/none.so"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("NoOpusError")
+    assert "none.so" in run.stdout
