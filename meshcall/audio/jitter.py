@@ -203,9 +203,21 @@ class DelayHistogram:
         self._before = delay
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
         self._cost = self._price
-        self.target = delay + len(PRIOR) - 1
+        self._target = delay + len(PRIOR) - 1
+        self._least = delay
+        self._settled = True
+
+    @property
+    def target(self) -> int:
         """The delay that costs the least, in ticks; a frame that comes with it is just in time."""
-        self.least = delay
+        self._settle()
+        return self._target
+
+    @property
+    def least(self) -> int:
+        """The least delay, apart from a few frames."""
+        self._settle()
+        return self._least
 
     def add(self, slot: int, slots: int, delay: int, *, repaired: bool) -> None:
         """A frame of these slots became playable with this delay; only the first time counts."""
@@ -223,12 +235,14 @@ class DelayHistogram:
             for run in self._runs_with(slot):
                 self._runs[self._bin(min(run))] += share
         self._forget()
-        self._settle()
+        self._settled = False
+        if self._weight < FORGET_SLOTS / 4 or self._low + BINS - delay < BINS // 2:
+            self._settle()
 
     def _followed(self, delay: int) -> int:
         """The delay to note: frames that come far too early are not believed, until several in a row say the same."""
         if delay >= self._before - _JUMP_TICKS:
-            self._before = self.least
+            self._before = self._least
             self._early.clear()
             return delay
         self._early.append(delay)
@@ -249,8 +263,9 @@ class DelayHistogram:
 
     def dearer(self, delay: int) -> float:
         """By how many milliseconds this delay costs more than the target."""
-        costs = self._cost[np.clip([delay - self._low, self.target - self._low], 0, BINS - 1)]
-        return float(costs[0] - costs[1])
+        self._settle()
+        bins = [min(max(0, one - self._low), BINS - 1) for one in (delay, self._target)]
+        return float(self._cost[bins[0]] - self._cost[bins[1]])
 
     def _runs_with(self, slot: int) -> list[list[int]]:
         """The delays of each three neighbours of which this frame is one, as far as all three are known."""
@@ -265,6 +280,9 @@ class DelayHistogram:
         return [line[n : n + RUN_FRAMES] for n in range(len(line) - RUN_FRAMES + 1)]
 
     def _settle(self) -> None:
+        if self._settled:
+            return
+        self._settled = True
         mass = np.cumsum(self._all)
         least = int(np.searchsorted(mass, _LEAST_SHARE))
         missed = np.maximum(0.0, mass[-1] - mass + self._never - NEGLIGIBLE)
@@ -273,8 +291,8 @@ class DelayHistogram:
         cost += RUN_MS * (runs[-1] - runs)
         self._cost = cost
         best = int(np.argmin(cost[least:])) + least
-        self.least = self._low + least
-        self.target = self._low + best
+        self._least = self._low + least
+        self._target = self._low + best
         if least > 2 * _HEADROOM:
             self._move(least - _HEADROOM)
 

@@ -114,10 +114,21 @@ HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 200 
 """... this: then every frame is scaled, and at places that are less alike."""
 
 
+def _warm_up() -> None:
+    """What numpy does at its first FFT takes 20 ms: now, not when the loudspeaker waits."""
+    sound = np.zeros(SLOT_SAMPLES + CONTEXT, np.int16)
+    background = Background()
+    background.listen(sound)
+    background.make()
+    for scale in (shorten, lengthen):
+        scale(sound[:CONTEXT], sound[CONTEXT:], LAG_MOST, quiet=False)
+
+
 class Line:
     """The line of sound: what is decoded but not yet handed out, and what was heard last."""
 
     def __init__(self, decoder: Decoder) -> None:
+        _warm_up()
         self._decoder = decoder
         self._ready: Sound = np.zeros(0, np.int16)
         self._heard: Sound = np.zeros(CONTEXT, np.int16)

@@ -40,7 +40,9 @@ SURPLUS_LEAST: Final = RATE // 1000
 """Less surplus delay than 1 ms is none."""
 FAR_SAMPLES: Final = RATE // 2
 """A surplus of 500 ms is not scaled away but dropped."""
-CALM_TICKS: Final = 100
+TARGET_TICKS: Final = 5
+"""The target is worked out every 50 ms."""
+CALM_TARGETS: Final = 20
 """The delay is brought down to the highest target of the last second."""
 REPORT_TICKS: Final = 10
 _COPIES: Final = 64
@@ -102,7 +104,7 @@ class Receiver:
         self._held = 0
         """Samples made up while staying at `_next`."""
         self._previous = Do.WAIT
-        self._targets: deque[int] = deque(maxlen=CALM_TICKS)
+        self._targets: deque[int] = deque(maxlen=CALM_TARGETS)
         self._copies: deque[int] = deque(maxlen=_COPIES)
         self._report = Report()
         self._told = Report()
@@ -166,7 +168,7 @@ class Receiver:
         self._now = now
         self._tick += 1
         self._drain()
-        if self._histogram is not None:
+        if self._histogram is not None and (self._tick % TARGET_TICKS == 0 or not self._targets):
             self._targets.append(self._histogram.target)
         for _ in range(STEPS_PER_PULL):
             if self._line.ready >= PULL_SAMPLES:
@@ -282,7 +284,7 @@ class Receiver:
     def _begin(self) -> bool:
         """Whether the first frame has waited long enough."""
         frame = self._buffer.oldest()
-        if frame is None or self._histogram is None or self._surplus(frame.slot, self._histogram.target) < 0:
+        if frame is None or self._histogram is None or self._surplus(frame.slot, self._targets[-1]) < 0:
             return False
         self._next = frame.slot
         self._previous = Do.WAIT
@@ -313,7 +315,7 @@ class Receiver:
         assert self._next is not None
         if self._histogram is None:
             return 0
-        short = self._surplus(self._next, self._histogram.target)
+        short = self._surplus(self._next, self._targets[-1])
         return short if short < 0 else max(0, self._surplus(self._next, max(self._targets)))
 
     def _gain(self, slot: int, surplus: int) -> float:
@@ -322,7 +324,7 @@ class Receiver:
             return 0.0
         if surplus > 0:
             return surplus * 1000 / RATE
-        target = self._histogram.target
+        target = self._targets[-1]
         return self._histogram.dearer(target + self._surplus(slot, target) // PULL_SAMPLES)
 
     def _judge(self, has: Has, frame: Frame | None, surplus: int) -> Delay:
@@ -373,7 +375,7 @@ class Receiver:
     def _flush(self, frame: Frame) -> None:
         """Go on with the first frame that is not later than the target."""
         assert self._next is not None and self._histogram is not None
-        target = self._histogram.target
+        target = self._targets[-1]
         dropped = 0
         while len(self._buffer) > 1 and self._surplus(frame.slot, target) >= SLOT_SAMPLES:
             self._buffer.take(frame.slot)

@@ -14,6 +14,7 @@ WINDOW_SLOTS: Final = 100
 QUEUE_SECONDS: Final = 0.5
 BASE_RISE: Final = 0.0005
 """The least delay known is forgotten by so many seconds a second: more than two clocks drift apart (300 ppm)."""
+JITTER_QUANTILE: Final = 0.95
 GRACE_LEAST_SECONDS: Final = 0.06
 GRACE_MOST_SECONDS: Final = 0.5
 """A slot counts as lost when its packet is later than any of the window by a frame; within these limits."""
@@ -67,9 +68,8 @@ class Reception:
             self._delays.popleft()
         if self._base is None:
             return Report()
-        delays = np.array([delay for _, delay in self._delays])
-        least = float(delays.min()) if len(delays) else self._base
-        worst = float(delays.max()) if len(delays) else self._base
+        delays = sorted(delay for _, delay in self._delays) or [self._base]
+        least, worst = delays[0], delays[-1]
         grace = min(GRACE_MOST_SECONDS, max(GRACE_LEAST_SECONDS, worst - self._base + SLOT_SECONDS))
         end = int((now - self._base - grace) / SLOT_SECONDS) - SLOTS_PER_FRAME_MAX + 1
         begin = max(self._first, end - WINDOW_SLOTS)
@@ -85,7 +85,7 @@ class Reception:
             loss=float(lost.mean()),
             burst=float(lost.sum()) / runs if runs else 0.0,
             late=float(late.mean()),
-            jitter=float(np.percentile(delays, 95)) - least if len(delays) else 0.0,
+            jitter=delays[int(JITTER_QUANTILE * (len(delays) - 1))] - least,
             queue=max(0.0, min(recent) - self._base) if recent else 0.0,
         )
 
