@@ -9,11 +9,12 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --no-input
 RUN := .venv/.installed
 DEV := .venv/.installed-dev
+BENCH := .venv/.installed-bench
 
 .PHONY: demo test lint unit bench clean lock
 
 demo: $(RUN)
-	@.venv/bin/meshcall demo $(ARGS)
+	@.venv/bin/meshcall demo --out out/demo $(ARGS)
 
 test: lint unit
 
@@ -26,7 +27,7 @@ lint: $(DEV)
 unit: $(DEV)
 	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
-bench: $(DEV)
+bench: $(BENCH)
 	@$(PY) tests/benchmarks/run_all.py $(if $(QUICK),--quick) $(ARGS)
 
 clean:
@@ -45,6 +46,12 @@ $(RUN): requirements.lock pyproject.toml | $(PY)
 $(DEV): requirements-dev.lock $(RUN)
 	@echo "Installing what the tests need into .venv ..."
 	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(BENCH): requirements-bench.lock $(DEV)
+	@echo "Installing what the benchmarks need into .venv (pesq is compiled: it needs gcc) ..."
+	@$(PIP) --require-hashes -r requirements-bench.lock || \
+		echo "Without pesq and matplotlib: the benchmarks that need them say so."
 	@touch $@
 
 # For maintainers (needs uv): the newest versions that pyproject.toml allows, for all platforms.

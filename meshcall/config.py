@@ -17,9 +17,12 @@ import msgspec
 from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
 from meshcall.errors import AddressError, ConfigError, UsageError
+from meshcall.relay.places import is_tcp_port
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
+CALL_KBIT_MIN = 24
+CALL_KBIT_MAX = 510
 DEVICE_NAME_CHARACTERS_MAX = 256
 
 
@@ -31,6 +34,8 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind_ipv4: str = ""
     bind_ipv6: str = ""
     private: bool = False
+    port_mapping: bool = True
+    lan: bool = True
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +60,16 @@ class Contacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """People whom the owner of this device knows."""
 
     trusted: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+
+class CallRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may call, and what a call shows."""
+
+    ring: Literal["contacts", "all"] = "contacts"
+    auto_answer: Literal["contacts", "nobody"] | tuple[str, ...] = "nobody"
+    direct: Literal["contacts", "accepted", "never"] = "accepted"
+    kbit_per_second: int = 70
 
 
 class LinkRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +84,7 @@ class Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leases: int = 2
     mode: Literal["open", "list", "off"] = "off"
     listed: tuple[str, ...] = ()
+    tcp_port: int | Literal["auto", "off"] = "auto"
     leases_max: int = 256
     uplink_kbit_per_second: int = 10_000
     lease_kbit_per_second: int = 640
@@ -107,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dht: Discovery = Discovery()
     record: Record = Record()
     contacts: Contacts = Contacts()
+    call: CallRules = CallRules()
     link: LinkRules = LinkRules()
     relay: Relay = Relay()
     home: Home = Home()
@@ -128,6 +145,11 @@ bind_ipv4 = ""
 bind_ipv6 = ""
 # true: a network of your own.  Public routers are never asked and no name of theirs is resolved.
 private = false
+# Ask the router to forward the UDP port to this node (PCP, NAT-PMP, UPnP), so that calls find a direct way in.
+port_mapping = true
+# Call trusted contacts on the local network directly, and answer theirs there.  Who listens on that network
+# sees that a meshcall node calls somebody; strangers get no answer.
+lan = true
 
 [dht]
 # Nodes to start from, "host:port" or "[ipv6]:port".  Nodes of the last run are tried before, and, in
@@ -152,6 +174,21 @@ publish_addresses = "never"
 # Addresses ("mc1...") of people who may learn the IP addresses of this device, so that a link with them
 # becomes direct.  With all others it goes through relays, unless you have published your IP address.
 trusted = []
+# Addresses of people who get silence: no answer to a handshake, a ping or a call.  Counts more than trust.
+blocked = []
+
+[call]
+# Whose calls ring: of "contacts" (those in [contacts] trusted), or of "all".  Who is no contact is told that it does
+# not ring, and is kept in a list of requests.
+ring = "contacts"
+# Whose calls are answered without asking: "nobody", all "contacts", or a list of addresses.  For a device that listens
+# in a room, take care: whoever is listed hears what is said there.
+auto_answer = "nobody"
+# With whom a call may leave the relay, so that both sides see each other's IP address: "contacts" only, everybody whose
+# call was "accepted", or "never".
+direct = "accepted"
+# Most that this device wants to receive and send for a call (thousands of bits a second, headers included).
+kbit_per_second = 70
 
 [link]
 # Whose pings are answered: of "all" who know your address, of "trusted" contacts, of "nobody".  An answer
@@ -166,6 +203,9 @@ leases = 2
 # packets for "open": everybody, "list": those in `listed` and in [home] members, "off": nobody.
 mode = "off"
 listed = []
+# For devices in networks that bar UDP, a relay takes TCP too, on this port.  "auto": 443 where this account may
+# use it, else the number of the UDP port or any free one; "off": no TCP.  Open it in your firewall.
+tcp_port = "auto"
 # Most devices that keep a place here.
 leases_max = 256
 # Most that is forwarded (thousands of bits a second): in all, for one place (a call takes about 130, both
@@ -271,6 +311,8 @@ def check(config: Config, source: str) -> Config:
             raise ConfigError(f"{source}: [dht] bootstrap: {problem}") from None
     people = {
         "[contacts] trusted": config.contacts.trusted,
+        "[contacts] blocked": config.contacts.blocked,
+        "[call] auto_answer": () if isinstance(config.call.auto_answer, str) else config.call.auto_answer,
         "[relay] listed": config.relay.listed,
         "[home] members": config.home.members,
     }
@@ -285,11 +327,23 @@ def check(config: Config, source: str) -> Config:
             parse_endpoint(text)
         except UsageError as problem:
             raise ConfigError(f"{source}: [home] relays: {problem}") from None
+    rate = config.call.kbit_per_second
+    demand(
+        CALL_KBIT_MIN <= rate <= CALL_KBIT_MAX,
+        "[call] kbit_per_second",
+        f"must be {CALL_KBIT_MIN} to {CALL_KBIT_MAX}",
+    )
     for name in ("microphone", "speaker"):
         demand(
             len(getattr(config.audio, name)) <= DEVICE_NAME_CHARACTERS_MAX, f"[audio] {name}", "is too long for a name"
         )
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
+    tcp_port = config.relay.tcp_port
+    demand(
+        isinstance(tcp_port, str) or (tcp_port <= 65535 and is_tcp_port(tcp_port)),
+        "[relay] tcp_port",
+        'must be 443, 1024 to 65535, "auto" or "off"',
+    )
     for name in ("leases_max", "uplink_kbit_per_second", "lease_kbit_per_second", "source_kbit_per_second"):
         demand(getattr(config.relay, name) >= 1, f"[relay] {name}", "must be at least 1")
     for name in ("items_max", "item_bytes_max", "peers_max", "queries_per_second_max"):

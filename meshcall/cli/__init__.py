@@ -29,11 +29,17 @@ OUTPUT_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     # name: (module:attribute, the line in `meshcall --help`), in the order in which a newcomer needs them
-    "demo": ("meshcall.cli.demo:command", "Watch a private network of nodes find each other on this machine."),
+    "demo": ("meshcall.cli.demo:command", "Watch two people find and call each other on this machine."),
     "id": ("meshcall.cli.id:command", "Make, show, back up and restore your identity."),
     "up": ("meshcall.cli.up:command", "Run your node."),
     "status": ("meshcall.cli.status:command", "Say how your node is doing."),
     "lookup": ("meshcall.cli.lookup:command", "Find out how a person can be reached."),
+    "call": ("meshcall.cli.call:command", "Call a person."),
+    "answer": ("meshcall.cli.call:answer", "Answer the call that rings."),
+    "hangup": ("meshcall.cli.call:hangup", "End the call, or decline it."),
+    "hold": ("meshcall.cli.call:hold", "Put the call on hold."),
+    "mute": ("meshcall.cli.call:mute", "Switch your microphone off."),
+    "calls": ("meshcall.cli.call:calls", "Show the call, the last calls, and who wants to call."),
     "ping": ("meshcall.cli.ping:command", "Link to a person's device and see how fast it answers."),
     "paths": ("meshcall.cli.paths:command", "Show the open links and the ways they take."),
     "devices": ("meshcall.cli.devices:command", "List microphones and loudspeakers, and try them."),

@@ -145,9 +145,13 @@ def lines(result: Json, *, trace: bool) -> list[str]:
     return found
 
 
+def _tcp(relay: Mapping[str, Any]) -> str:
+    return "" if relay["tcp_port"] is None else f" (TCP: port {relay['tcp_port']})"
+
+
 def _device(device: Json) -> str:
     ways = [f"direct at {where}" for where in device["direct"]]
-    ways += [f"through a relay at {', '.join(relay['endpoints'])}" for relay in device["relays"]]
+    ways += [f"through a relay at {', '.join(relay['endpoints'])}{_tcp(relay)}" for relay in device["relays"]]
     state = "on the network" if device["callable"] else "not heard of lately"
     where = "; ".join(ways) or "its network address is not published"
     return f"{state}, announced {duration(max(0, device['announced_seconds_ago']))} ago; {where}"

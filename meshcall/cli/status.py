@@ -21,6 +21,8 @@ _NAT_LINES = {
     "unknown": "not known yet",
 }
 
+_PROTOCOLS = {"pcp": "PCP", "nat-pmp": "NAT-PMP", "upnp": "UPnP"}
+
 
 @click.command()
 @home_option
@@ -51,6 +53,7 @@ def lines(status: Json, *, counters: bool) -> list[str]:
     kind = "private" if network["private"] else "open"
     rows += [
         ("Network", f"{'joined' if network['joined'] else 'not found yet'} ({kind}{', offline' * network['offline']})"),
+        *([("UDP", "barred here: relays and the DHT are reached over TCP")] if network["udp_barred"] else []),
         ("Sockets", ", ".join(network["endpoints"])),
         ("Reachable", _reachable(network)),
         ("NAT", _NAT_LINES.get(network["nat"], network["nat"])),
@@ -63,6 +66,10 @@ def lines(status: Json, *, counters: bool) -> list[str]:
             f"about {size} nodes in the network" if size else "size of the network not known yet",
         ]
         rows.append((f"IPv{family['family']}", "; ".join(parts)))
+    rows.append(("Port mapping", _mapping(network["port_mapping"])))
+    lan = network["lan"]
+    listens = f"contacts are met directly (listening on {lan['joined']} interface{'s' * (lan['joined'] != 1)})"
+    rows.append(("Local network", listens if lan["on"] else f"off: {lan['off_because']}"))
     rows += _record_rows(status)
     rows.append(
         ("Stored", f"{store['items']} items ({store['item_bytes']} bytes) and {store['peers']} peers of others")
@@ -81,6 +88,28 @@ def _reachable(network: Json) -> str:
     if network["reachable"]:
         return "yes, strangers reach this node"
     return "not unasked; this node only asks, and serves nobody (read-only)"
+
+
+def _mapping(mapping: Json) -> str:
+    """Which protocol, which outer endpoint, until when; or why there is none."""
+    if not mapping["on"]:
+        return f"off: {mapping['off_because']}"
+    parts = []
+    for one in mapping["families"]:
+        name = f"IPv{one['family']}: "
+        if one["outside"]:
+            life = duration(one["ends_in_seconds"])
+            text = f"{one['outside']} by {_PROTOCOLS[one['protocol']]}, for {life} unless renewed"
+            if one["double_nat"]:
+                text += "; your router is itself behind a NAT (double NAT), so this helps only in its outer network"
+        elif one["reason"]:
+            text = f"none ({one['reason']})"
+            if one["next_try_in_seconds"] is not None:
+                text += f", next attempt in {duration(one['next_try_in_seconds'])}"
+        else:
+            text = "asking the router"
+        parts.append(name + text)
+    return "; ".join(parts)
 
 
 def _record_rows(status: Json) -> list[tuple[str, str]]:

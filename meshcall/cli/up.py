@@ -29,6 +29,10 @@ CONFIG_FILE = "config.toml"
 @click.option("--private", is_flag=True, help="A network of your own: never ask the public routers.")
 @click.option("--no-publish", is_flag=True, help="Help others to be found, without being found; needs no identity.")
 @click.option("--relay", is_flag=True, help="Carry sealed packets for everybody: be a relay ([relay] mode = open).")
+@click.option(
+    "--auto-answer", multiple=True, metavar="WHOM",
+    help='Answer calls without asking: "contacts", "nobody", or an address; may be repeated.',
+)  # fmt: skip
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
 @click.option("--log-format", type=click.Choice(["plain", "json"]), help="For people or for programs.")
 @passphrases.passphrase_file_option
@@ -66,6 +70,7 @@ def with_options(
     private: bool = False,
     no_publish: bool = False,
     relay: bool = False,
+    auto_answer: tuple[str, ...] = (),
     log_level: str | None = None,
     log_format: str | None = None,
 ) -> Config:
@@ -90,11 +95,17 @@ def with_options(
         dht=replace(config.dht, bootstrap=(*bootstrap, *config.dht.bootstrap)),
         record=replace(config.record, publish=config.record.publish and not no_publish),
         relay=replace(config.relay, mode="open") if relay else config.relay,
+        call=replace(config.call, auto_answer=_whom(auto_answer)) if auto_answer else config.call,
         log=log,
     )
     if changed.relay.mode != "off" and not changed.record.publish:
         raise ConfigError("a relay needs an identity, so that its users know it: leave out --no-publish, or --relay")
     return check(changed, "the command line")
+
+
+def _whom(words: tuple[str, ...]) -> Any:
+    """A word that the configuration knows, or addresses."""
+    return words[0] if len(words) == 1 and words[0] in ("contacts", "nobody") else words
 
 
 def _run(folders: Folders, config: Config, passphrase_file: Path | None) -> None:

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ import trio
 from meshcall import __version__
 from meshcall.core import port_of, show_endpoint
 from meshcall.daemon import shapes, start_points
+from meshcall.daemon.calls import CallDesk
 from meshcall.daemon.live import LiveNode
 from meshcall.daemon.pings import COUNT_MAX, INTERVAL_SECONDS_MIN, Ping
 from meshcall.daemon.start_points import Saved
@@ -72,6 +73,35 @@ class PingArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     relayed: bool = False
 
 
+class CallArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Of the op "call".  Files are absolute paths, in the place of the configured devices."""
+
+    address: str
+    microphone: str | None = None
+    speaker: str | None = None
+    relayed: bool = False
+    talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+
+
+class AnswerArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Of the op "answer"."""
+
+    microphone: str | None = None
+    speaker: str | None = None
+    wait: bool = False
+    talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+
+
+class VoiceArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Of the op "voice": what is to change in the call; null stays as it is."""
+
+    mute: bool | None = None
+    hold: bool | None = None
+    echo_cancellation: bool | None = None
+    noise_suppression: Literal["off", "low", "moderate", "high", "very-high"] | None = None
+    automatic_gain: bool | None = None
+
+
 class Service:
     """The daemon of one home folder.  Hold the lock of the folder around it."""
 
@@ -87,6 +117,8 @@ class Service:
             log(_log, logging.WARNING, damage)
         self.live = LiveNode(config, suite, saved)
         self._port = port_of(self.live.endpoints[0])
+        self._calls = CallDesk(self.live, suite)
+        self.live.on_call = self._calls.take
         self._server = ControlServer(
             {
                 "status": Op(NoArgs, self._status),
@@ -94,6 +126,12 @@ class Service:
                 "ping": Op(PingArgs, self._ping),
                 "paths": Op(NoArgs, self._paths),
                 "relay": Op(NoArgs, self._relay),
+                "call": Op(CallArgs, self._call),
+                "answer": Op(AnswerArgs, self._answer),
+                "hangup": Op(NoArgs, self._hangup),
+                "voice": Op(VoiceArgs, self._voice),
+                "calls": Op(NoArgs, self._calls_op),
+                "listen": Op(NoArgs, self._listen),
                 "republish": Op(NoArgs, self._republish),
                 "stop": Op(NoArgs, self._stop_op),
             },
@@ -111,15 +149,10 @@ class Service:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._watch_signals)
                 await nursery.start(self.live.run)
+                nursery.start_soon(self._calls.run)
                 await nursery.start(self._server.run, listener)
                 if self._owner is not None:
-                    with self.live.driven.turn() as now:
-                        self.live.node.publish(
-                            now,
-                            self._owner.identity,
-                            self._owner.device,
-                            with_addresses=self.live.config.record.publish_addresses == "always",
-                        )
+                    self.live.publish(self._owner.identity, self._owner.device)
                 self._save()  # the port; and a home that cannot be written is told of now, not in the night
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._feed_watchdog)
@@ -172,7 +205,13 @@ class Service:
 
     def _to_save(self) -> Saved:
         # A node that was cut off keeps what it knew before.
-        self.live.saved = Saved(self._port, self.live.good_contacts() or self.live.saved.contacts)
+        live = self.live
+        live.saved = Saved(
+            self._port,
+            live.good_contacts() or live.saved.contacts,
+            live.saved.secret,
+            live.good_relays() or live.saved.relays,
+        )
         return self.live.saved
 
     def _write(self, saved: Saved) -> None:
@@ -192,8 +231,14 @@ class Service:
             "offline": start_points.is_offline(),
             "private": self.live.config.network.private,
             **said["network"],
+            "lan": self.live.lan_status(),
+            "port_mapping": self.live.mapping.status(trio.current_time()),
         }
-        said["counters"] |= {"udp": self.live.udp_counters, "api": dict(self._server.counters)}
+        said["counters"] |= {
+            "udp": self.live.udp_counters,
+            "port mapping": self.live.mapping.counters,
+            "api": dict(self._server.counters),
+        }
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -233,8 +278,33 @@ class Service:
         return {
             "mode": self.live.config.relay.mode,
             "reachable": status.reachable,
-            **shapes.relay(self.live.node.station, now),
+            "tcp_port": self.live.tcp.port,
+            "tcp_connections": dict(zip(("with_us", "to_others"), self.live.tcp.connections, strict=True)),
+            **shapes.relay(self.live.node.station, now, self.live.forwarding.status()),
         }
+
+    async def _call(self, args: CallArgs, event: EventSink) -> Mapping[str, Any]:
+        return await self._calls.call(
+            args.address, event, microphone=args.microphone, speaker=args.speaker, relayed=args.relayed,
+            talk_seconds=args.talk_seconds,
+        )  # fmt: skip
+
+    async def _answer(self, args: AnswerArgs, event: EventSink) -> Mapping[str, Any]:
+        return await self._calls.answer(
+            event, microphone=args.microphone, speaker=args.speaker, wait=args.wait, talk_seconds=args.talk_seconds
+        )
+
+    async def _hangup(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        return self._calls.hang_up()
+
+    async def _voice(self, args: VoiceArgs, _event: EventSink) -> Mapping[str, Any]:
+        return self._calls.change(**msgspec.structs.asdict(args))
+
+    async def _calls_op(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
+        return self._calls.status(trio.current_time())
+
+    async def _listen(self, _args: NoArgs, event: EventSink) -> Mapping[str, Any]:
+        return await self._calls.listen(event)
 
     async def _republish(self, _args: NoArgs, _event: EventSink) -> Mapping[str, Any]:
         with self.live.driven.turn() as now:

@@ -40,6 +40,8 @@ def status(snapshot: NodeStatus) -> Json:
     return {
         "network": {
             "joined": snapshot.joined,
+            "udp_barred": snapshot.udp_barred,
+            "gateways": snapshot.gateways,
             "reachable": dht.reachable,
             "read_only": dht.read_only,
             "nat": NAT_KINDS[worst],
@@ -204,12 +206,13 @@ def link(status: PeerStatus) -> Json:
     }
 
 
-def relay(station: Station | None, now: float) -> Json:
-    """Leases at relays of others, and the relay of one's own."""
+def relay(station: Station | None, now: float, forwarding: Json) -> Json:
+    """Leases at relays of others, how they are reached, and the relay of one's own."""
     core = None if station is None else station.relay
     return {
         "leases": [] if station is None else [_lease(one) for one in station.leases],
-        "relay": None if core is None else _relay(core.status(now)),
+        "over_tcp": station is not None and station.is_udp_barred,
+        "relay": None if core is None else {**_relay(core.status(now)), "forwarding": forwarding},
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from meshcall.config import Config
 
 OFFLINE_VARIABLE: Final = "MESHCALL_OFFLINE"
+NAMESPACE_VARIABLE: Final = "MESHCALL_NAMESPACE"
+"""Set by tests in a network namespace that they made, without a route to anywhere else."""
 PUBLIC_ROUTERS: Final = (
     "dht.libtorrent.org:25401",
     "dht.transmissionbt.com:6881",
@@ -35,6 +37,8 @@ RESOLVE_SECONDS_MAX: Final = 5.0
 ADDRESSES_PER_NAME_MAX: Final = 4
 NODES_FILE: Final = "nodes.json"
 NODES_MAX: Final = 300
+SECRET_BYTES: Final = 32
+RELAYS_MAX: Final = 8
 NODES_FILE_BYTES_MAX: Final = 256 * 1024
 _VERSION: Final = 1
 _DAMAGE = (StateError, UsageError, ValueError, TypeError, KeyError, RecursionError)
@@ -48,12 +52,21 @@ def is_offline() -> bool:
     return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
 
 
+def may_use_lan() -> bool:
+    """Whether this process may send to the local networks' group: in a test only where it is in a namespace."""
+    return not is_offline() or os.environ.get(NAMESPACE_VARIABLE, "0") not in ("", "0")
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What is kept of the last run: the port it had (0: none) and nodes that answered."""
+    """What is kept of the last run: the port it had (0: none), nodes that answered, a secret of this home."""
 
     port: int = 0
     contacts: tuple[Contact, ...] = ()
+    secret: bytes = field(default=b"", repr=False)
+    """By which the gateway knows again who asked for a mapping (docs/portmap.md); empty: there is none yet."""
+    relays: tuple[Endpoint, ...] = ()
+    """Where relays took TCP connections, for a start in a network that bars UDP."""
 
 
 def load(folder: Path) -> tuple[Saved, str | None]:
@@ -72,18 +85,25 @@ def _decode(raw: bytes) -> Saved:
     if content["version"] != _VERSION:
         raise ValueError("another version")
     port = content["port"]
+    secret = bytes.fromhex(content.get("secret", ""))
     contacts = tuple((bytes.fromhex(node_id), parse_endpoint(where)) for node_id, where in content["nodes"])
     if type(port) is not int or not 0 <= port < 65536 or len(contacts) > NODES_MAX:
         raise ValueError("out of range")
     if any(len(node_id) != 20 for node_id, _ in contacts):
         raise ValueError("not a node ID")
-    return Saved(port, contacts)
+    if len(secret) not in (0, SECRET_BYTES):
+        raise ValueError("not a secret")
+    relays = tuple(parse_endpoint(where) for where in content.get("relays", ())[:RELAYS_MAX])
+    return Saved(port, contacts, secret, relays)
 
 
 def save(folder: Path, saved: Saved) -> None:
     """Write it down.  Raises StateError."""
     nodes = [[node_id.hex(), show_endpoint(where)] for node_id, where in saved.contacts[:NODES_MAX]]
-    text = json.dumps({"version": _VERSION, "port": saved.port, "nodes": nodes})
+    relays = [show_endpoint(where) for where in saved.relays[:RELAYS_MAX]]
+    text = json.dumps(
+        {"version": _VERSION, "port": saved.port, "secret": saved.secret.hex(), "nodes": nodes, "relays": relays}
+    )
     files.write(folder / NODES_FILE, text.encode() + b"\n")
 
 

@@ -92,6 +92,10 @@ class LiveView:
             title = Text.assemble((f" {self._number}. {self._title}", "bold"), (f"   {text}", "cyan"))
             self._spinner.update(text=title)
 
+    def chart(self, name: str, bars: str) -> None:
+        """A coloured line."""
+        self._console.print(Text.assemble((f"     {name:>9}  ", "dim"), (bars, "cyan")))
+
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._spinner is not None:

@@ -61,6 +61,18 @@ class Person:
         args = {"address": address, "count": count, "interval_seconds": interval}
         return await self.client.request("ping", args, event)
 
+    async def call(
+        self, address: str, microphone: Path, speaker: Path, talk_seconds: float, event: EventSink
+    ) -> dict[str, Any]:
+        """Call somebody, with files in the place of devices; `event` hears what happens."""
+        files = {"microphone": str(microphone), "speaker": str(speaker)}
+        return await self.client.request("call", {"address": address, "talk_seconds": talk_seconds, **files}, event)
+
+    async def answer(self, microphone: Path, speaker: Path, event: EventSink) -> dict[str, Any]:
+        """Answer the next call."""
+        files = {"microphone": str(microphone), "speaker": str(speaker)}
+        return await self.client.request("answer", {"wait": True, **files}, event)
+
     async def places(self) -> list[dict[str, Any]]:
         """At which relays their node has a place."""
         found: list[dict[str, Any]] = (await self.client.request("relay"))["leases"]
@@ -90,7 +102,7 @@ async def running(
     log = home / "node.log"
     config = home / "demo.toml"
     listed = ", ".join(f'"{each}"' for each in trusted)
-    config.write_text(f"[contacts]\ntrusted = [{listed}]\n")
+    config.write_text(f'[contacts]\ntrusted = [{listed}]\n[audio]\nbackend = "null"\n')
     options = [option for where in bootstrap for option in ("--bootstrap", where)]
     arguments = _command(
         "up", "--home", str(home), "--config", str(config), "--bind", "127.0.0.1", "--private", *options

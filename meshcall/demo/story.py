@@ -17,6 +17,7 @@ from meshcall.crypto.sodium import Sodium
 from meshcall.daemon.shapes import totals
 from meshcall.daemon.start_points import OFFLINE_VARIABLE
 from meshcall.demo.people import Person, make_identity, running
+from meshcall.demo.speech import CLIPS
 from meshcall.demo.swarm import Swarm
 from meshcall.errors import MeshcallError
 
@@ -28,6 +29,9 @@ PLACE_SECONDS_MAX = 40.0
 ECHOES = 60
 ECHO_SECONDS = 0.02
 """Between two echoes: as often as voice packets."""
+TALK_SECONDS = 12.0
+CHART_COLUMNS = 72
+PAGE_NAME = "call.html"
 SILENT_SHARE = 0.3
 LOOK_SECONDS = 0.1
 """How often the view is told how the nodes stand."""
@@ -39,8 +43,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     """The user pressed Ctrl-C, or the system asked the demonstration to end."""
 
 
-async def play(nodes: int, view: View) -> Json:
-    """Run the whole demonstration and return what was measured.
+async def play(nodes: int, view: View, out: Path | None = None) -> Json:
+    """Run the whole demonstration and return what was measured.  `out`: where the call's page and recordings go.
 
     Raises MeshcallError where it did not work, Interrupted where it was stopped; either way, and in every
     other, all processes and files are gone afterwards.
@@ -60,7 +64,7 @@ async def play(nodes: int, view: View) -> Json:
                         nursery.cancel_scope.cancel()
 
             await nursery.start(watch)
-            await _Story(nodes, Path(folder), view, nursery, measured).tell()
+            await _Story(nodes, Path(folder), view, nursery, measured, out).tell()
             nursery.cancel_scope.cancel()
     if stopped:
         raise Interrupted
@@ -68,8 +72,11 @@ async def play(nodes: int, view: View) -> Json:
 
 
 class _Story:
-    def __init__(self, nodes: int, folder: Path, view: View, nursery: trio.Nursery, measured: Json) -> None:
+    def __init__(
+        self, nodes: int, folder: Path, view: View, nursery: trio.Nursery, measured: Json, out: Path | None
+    ) -> None:
         self.nodes = nodes
+        self.out = out
         self.folder = folder
         self.view = view
         self.nursery = nursery
@@ -99,6 +106,7 @@ class _Story:
                 "Bob links to Ann: through the relay at once, direct as soon as it is proven", self.linked,
                 swarm, bob, ann,
             )  # fmt: skip
+            await self.step("Ann calls Bob and speaks; he answers her", self.called, ann, bob)
         self.measured["seconds"] = round(trio.current_time() - began, 3)
 
     async def step(self, title: str, task: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
@@ -242,6 +250,74 @@ class _Story:
         return None, (
             f"{result['answered']} of {result['sent']} echoes: {counts['relay']} through {self._name(swarm)}, then "
             f"{counts['direct']} direct, {result['round_trip']['median'] * 1000:.1f} ms there and back"
+        )
+
+    async def called(self, who: Person, whom: Person) -> tuple[None, str]:
+        """A call with sound, compared with what was said, drawn, and kept where the user wants it."""
+        from meshcall.demo.call_page import page
+        from meshcall.demo.listening import bars, compare
+
+        folder = self.folder if self.out is None else self.out
+        recordings = {one.name: folder / f"heard-by-{one.name.lower()}.wav" for one in (who, whom)}
+        events: list[tuple[str, Mapping[str, Any]]] = []
+        words = {
+            "ringing": f"it rings at {whom.name}'s",
+            "answered": f"{whom.name} answers",
+            "first_voice": "the first voice is here",
+        }
+
+        def happened(event: str, data: Mapping[str, Any]) -> None:
+            events.append((event, data))
+            if event in words:
+                self.view.note(data["seconds"], words[event])
+            elif event == "path_changed" and data["path"] is not None:
+                self.view.note(data["seconds"], f"the call goes by another path, {data['path']}")
+            elif event == "stats" and data["voice"] is not None:
+                voice = data["voice"]
+                self.view.pulse(
+                    f"{data['talk_seconds']:.0f} s, {voice['quality']}, {voice['delay']['total'] * 1000:.0f} ms, "
+                    f"loss {voice['loss'] * 100:.0f} %"
+                )
+
+        waits = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                def there(event: str, _data: Mapping[str, Any]) -> None:
+                    if event == "waiting":
+                        waits.set()
+
+                await whom.answer(CLIPS["Bob"], recordings[whom.name], there)
+
+            nursery.start_soon(answer)
+            await waits.wait()
+            result = await who.call(whom.address, CLIPS["Ann"], recordings[who.name], TALK_SECONDS, happened)
+        if not result["answered"] or result["stats"] is None:
+            raise MeshcallError(f"the call of {who.name} and {whom.name} came to nothing: {result['reason']}")
+        heard = {
+            speaker: await trio.to_thread.run_sync(compare, CLIPS[speaker], recordings[listener])
+            for speaker, listener in ((who.name, whom.name), (whom.name, who.name))
+        }
+        if self.out is not None:
+            page_file = trio.Path(self.out / PAGE_NAME)
+            await page_file.write_text(page(who.name, whom.name, events, heard, result), encoding="utf-8")
+        for speaker, one in heard.items():
+            self.view.chart(f"{speaker} said", bars(one.spoken, CHART_COLUMNS))
+            self.view.chart("heard", bars(one.heard, CHART_COLUMNS))
+        stats = result["stats"]
+        self.measured["call"] = {
+            "mos": stats["mos"],
+            "loss": stats["loss"],
+            "delay_ms": round(stats["delay"]["total"] * 1000, 1),
+            "kbit_per_second": stats["kbit_per_second"],
+            "path": result["path"],
+            "log_spectral_distance_db": {speaker: round(one.distance, 2) for speaker, one in heard.items()},
+        }
+        where = "" if self.out is None else f"; plots and recordings in {self.out}"
+        return None, (
+            f"{result['talk_seconds']:.0f} s of talk, {result['path']}: quality {stats['quality']} (estimated MOS "
+            f"{stats['mos']:.2f} of 4.5), about {stats['delay']['total'] * 1000:.0f} ms from mouth to ear, loss "
+            f"{stats['loss'] * 100:.1f} %, {stats['kbit_per_second']:.0f} kbit/s{where}"
         )
 
     @staticmethod

@@ -49,6 +49,10 @@ class View(Protocol):
         """What happens at this moment, to be replaced by the next."""
         ...
 
+    def chart(self, name: str, bars: str) -> None:
+        """A line of bars with its name."""
+        ...
+
 
 def way_rows(result: Json, names: Mapping[str, str | None]) -> list[tuple[str, str, str, str, str]]:
     """When asked, round trip, who, where, outcome; in the order of asking, for the period that had the record."""
@@ -123,6 +127,10 @@ class PlainView:
     def pulse(self, text: str) -> None:
         """Nothing: a moving picture is for terminals."""
 
+    def chart(self, name: str, bars: str) -> None:
+        """A line."""
+        self._write(f"     {name:>9}  {bars}")
+
 
 class QuietView:
     """For programs: nothing but the result."""
@@ -143,6 +151,9 @@ class QuietView:
         """Nothing."""
 
     def pulse(self, text: str) -> None:
+        """Nothing."""
+
+    def chart(self, name: str, bars: str) -> None:
         """Nothing."""
 
 

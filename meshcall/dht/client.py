@@ -101,6 +101,11 @@ class Client:
         self._starved: dict[int, Operation] = {}
 
     @property
+    def heard_at(self) -> float:
+        """When a request of ours was last answered; at first, when we began."""
+        return self._heard_at
+
+    @property
     def deaf(self) -> bool:
         """Whether nobody answers any more."""
         return self._unheard >= DEAF_REQUESTS

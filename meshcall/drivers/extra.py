@@ -19,7 +19,7 @@ import trio
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
 from meshcall.drivers.udp import DATAGRAM_BYTES_MAX, open_udp
 from meshcall.path.punch import LOW_TTL_HOPS
-from meshcall.peers.ways import SocketKey, take_apart
+from meshcall.peers.ways import TO_LAN, SocketKey, take_apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,8 @@ class ExtraSockets:
     def __init__(self, main: Sequence[socket.socket], host: str, deliver: Deliver) -> None:
         """`main`: the node's own sockets; `host`: the IPv4 address to bind extra ones to, "" for all."""
         self.counters: Counter[str] = Counter()
+        self.to_lan: Callable[[bytes], None] | None = None
+        """Takes what goes to all devices of the local networks (drivers/lan.py)."""
         self._main = {one.family: one for one in main}
         self._host = host
         self._deliver = deliver
@@ -63,6 +65,9 @@ class ExtraSockets:
     def send(self, way: Endpoint, data: bytes) -> None:
         """Send by a way of `peers.ways`; what cannot be sent is counted."""
         parts = take_apart(way)
+        if way == TO_LAN and self.to_lan is not None:
+            self.to_lan(data)
+            return
         if parts is None:
             self.counters["unknown way"] += 1
             return

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final, TypeVar
@@ -35,6 +36,7 @@ HTTP_SECONDS: Final = 8.0
 """From connecting to the last byte."""
 READ_BYTES: Final = 4_096
 EVENTS_MAX: Final = 64
+NO_GATEWAY: Final = "no gateway"
 ERROR_PAUSE_SECONDS: Final = 0.1
 """An error that stays must not spin."""
 ROUTES_MAX: Final = 4_096
@@ -48,6 +50,18 @@ _SOMEWHERE_V6: Final = ("2001:db8::1", 9)  # asked of the routing table; nothing
 T = TypeVar("T")
 Route = tuple[Gateway, str]
 """A gateway, and the interface that leads to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingStatus:
+    """How it stands with one family's mapping."""
+
+    family: int
+    mapped: Mapped | None
+    seconds: float | None
+    """Until the mapping ends unless it is renewed; without one, until it is asked for again."""
+    reason: str
+    """Why there is no mapping, in short fixed words; empty: there is one, or the gateway is being asked."""
 
 
 def is_offline() -> bool:
@@ -135,6 +149,16 @@ class PortMapper:
         """What gateways forward to us now, of both families."""
         return tuple(each.mapper.mapped for each in self._families.values() if each.mapper.mapped is not None)
 
+    def status(self, now: float) -> tuple[MappingStatus, ...]:
+        """How it stands, by family."""
+        found = []
+        for family, each in self._families.items():
+            mapper = each.mapper
+            seconds = None if mapper.ends is None else max(0.0, mapper.ends - now)
+            reason = mapper.reason if each.has_gateway else NO_GATEWAY
+            found.append(MappingStatus(family, mapper.mapped, seconds, reason))
+        return tuple(found)
+
     @property
     def counters(self) -> dict[str, int]:
         """What was counted, by short fixed words."""
@@ -194,6 +218,11 @@ class _Family:
         """Of what runs for the present gateway."""
         self._kick = trio.Event()
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._route is not None
 
     def set_route(self, route: Route | None) -> None:
         """This is the gateway now; sockets are opened anew where it is another."""

@@ -5,7 +5,9 @@ Polls, because that works everywhere and costs a millisecond every two seconds.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
@@ -35,6 +37,48 @@ def read_addresses() -> Addresses:
             if not text.startswith(("127.", "169.254.", "fe80:")) and text != "::1" and len(found) < ADDRESSES_MAX:
                 found.add(text)
     return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNetwork:
+    """A network with neighbours, and where we are in it."""
+
+    interface: int
+    """The system's number."""
+    address: bytes
+    """Ours, packed: 4 or 16 bytes."""
+    prefix_bits: int
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 4 if len(self.address) == 4 else 6
+
+    @property
+    def network(self) -> int:
+        """The bits that all its addresses share."""
+        return int.from_bytes(self.address, "big") >> 8 * len(self.address) - self.prefix_bits
+
+    def holds(self, host: bytes) -> bool:
+        """Whether a packed address is of this network."""
+        shift = 8 * len(host) - self.prefix_bits
+        return len(host) == len(self.address) and int.from_bytes(host, "big") >> shift == self.network
+
+
+def read_networks() -> tuple[LocalNetwork, ...]:
+    """The networks with neighbours: all addresses but loopback, link-local ones, and those that stand alone (/32)."""
+    import ifaddr
+
+    found: list[LocalNetwork] = []
+    for adapter in ifaddr.get_adapters():
+        if str(adapter.name).startswith(INNER_INTERFACES) or adapter.index is None:
+            continue
+        for ip in adapter.ips:
+            address = ipaddress.ip_address(ip.ip[0] if isinstance(ip.ip, tuple) else ip.ip)
+            is_alone = ip.network_prefix >= address.max_prefixlen - 1
+            if not (address.is_loopback or address.is_link_local or is_alone) and len(found) < ADDRESSES_MAX:
+                found.append(LocalNetwork(adapter.index, address.packed, ip.network_prefix))
+    return tuple(found)
 
 
 def local_endpoints(bound: list[Endpoint], addresses: Addresses) -> list[Endpoint]:

@@ -199,7 +199,8 @@ class MmsgBatch4(_Mmsg):
         )  # fmt: skip
         quotas = self._quotas
         quotas.refill(now)
-        room, least, refused = quotas.uplink.left, quotas.packet_bytes_min, 0
+        before = quotas.uplink.left
+        room, least = before, quotas.packet_bytes_min
         skipped: list[int] = []
         # Places of the slot's id, sender and length; a zip of ranges costs less than three products.
         for at, pair, length_at in zip(
@@ -224,17 +225,16 @@ class MmsgBatch4(_Mmsg):
                         names[pair] = destination
                         vectors[pair + 1] = size
                         continue
-                    refused += 1
                     lease.refused += cost
+                    who = "lease" if lease.left < cost else "source" if payer.left < cost else "uplink"
+                    self.counters[f"over quota: {who}"] += 1
                     skipped.append(pair >> 1)
                     continue
             self._hand_over(pair >> 1)
             skipped.append(pair >> 1)
-        quotas.uplink.left = room
+        quotas.uplink.left -= before - room  # not `= room`: the node's thread may have refilled it meanwhile
         self._runs(count, skipped)
         self.counters["forwarded"] += count - len(skipped)
-        if refused:
-            self.counters["over quota"] += refused
         return count
 
 
@@ -271,8 +271,8 @@ class MmsgBatch6(_Mmsg):
             if route is None or not HEAD_BYTES < size <= FRAME_BYTES_MAX or not _fits(data, at, route):
                 self._hand_over(slot)
                 skipped.append(slot)
-            elif quotas.pay(size, route.lease, route.payer):
-                self.counters["over quota"] += 1
+            elif who := quotas.pay(size, route.lease, route.payer):
+                self.counters[f"over quota: {who}"] += 1
                 skipped.append(slot)
             else:
                 route.last = now
@@ -334,8 +334,8 @@ class PlainBatch:
         return BATCH_DATAGRAMS
 
     def _forward(self, now: float, size: int, route: Route, destination: tuple[str, int]) -> None:
-        if self._quotas.pay(size, route.lease, route.payer):
-            self.counters["over quota"] += 1
+        if who := self._quotas.pay(size, route.lease, route.payer):
+            self.counters[f"over quota: {who}"] += 1
             return
         route.last = now
         self._buffer[:HEAD_BYTES] = route.head

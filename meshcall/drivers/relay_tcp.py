@@ -7,15 +7,16 @@ is closed.  A connection that sends anything out of form is closed.  What a data
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
-from meshcall.core import Endpoint, endpoint, host_of, port_of
+from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
 from meshcall.relay.places import Place, endpoint_of_place, tcp_place
 
 LENGTH_BYTES = 2
@@ -23,6 +24,10 @@ DATAGRAM_BYTES_MAX = 1500
 """A longer one ends the connection."""
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_ADDRESS_MAX = 16
+UNUSED_SECONDS = 30.0
+"""A full relay closes a connection that was not used for so long for a new one; holders check more often."""
+ROOM_MAX = 8
+"""Connections beyond the greatest number, while others are being closed for them."""
 FIRST_SECONDS = 5.0
 """In this time a new connection has to send its first whole datagram."""
 IDLE_SECONDS = 120.0
@@ -33,10 +38,18 @@ QUEUE_BYTES = 32_000
 SLOW_SECONDS = 3.0
 """A reader that leaves the queue full for so long is closed."""
 READ_BYTES = 16_384
+BACKLOG = 64
+"""Connections that the system keeps until we take them."""
 SOCKET_BUFFER_BYTES = 64_000
 """Asked of the system for sending: what waits there is late too."""
-PATHS_MAX = 16
-"""Connections to relays that a holder or caller keeps."""
+PATHS_MAX = 32
+"""Connections to relays that a holder or caller keeps..."""
+SPARE_SECONDS = 5.0
+"""...of which one that was not used for so long makes room for another."""
+
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+_WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - as for UDP: all addresses, unless the owner names one
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 Deliver = Callable[[float, Place, bytes], None]
 Gone = Callable[[float, Place], None]
@@ -53,6 +66,8 @@ class Connection:
         self._queued = 0
         self._more = trio.Event()
         self._full_since: float | None = None
+        self.used = trio.current_time()
+        """When a datagram last went either way."""
         self._scope = trio.CancelScope()
 
     def send(self, now: float, data: bytes) -> None:
@@ -67,7 +82,13 @@ class Connection:
             return
         self._queue.append(len(data).to_bytes(LENGTH_BYTES, "big") + data)
         self._queued += len(data) + LENGTH_BYTES
+        self.used = now
         self._more.set()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._scope.cancel_called
 
     def close(self) -> None:
         """End it; what is queued is dropped."""
@@ -75,22 +96,24 @@ class Connection:
 
     async def run(self, deliver: Deliver) -> None:
         """Carry both ways until either side closes or breaks the form."""
-        with self._scope:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    await self._read(deliver)
-                    nursery.cancel_scope.cancel()
-            except* (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._counters["tcp broken"] += 1
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
+        try:
+            with self._scope:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write)
+                        await self._read(deliver)
+                        nursery.cancel_scope.cancel()
+                except* (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._counters["tcp broken"] += 1
+        finally:  # also when all is being cancelled
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
 
     async def _read(self, deliver: Deliver) -> None:
         rest = bytearray()
-        wait = FIRST_SECONDS
+        until = trio.current_time() + FIRST_SECONDS  # bytes alone win no time, only whole datagrams do
         while True:
-            with trio.move_on_after(wait) as patience:
+            with trio.move_on_at(until) as patience:
                 chunk = await self._stream.receive_some(READ_BYTES)
             if patience.cancelled_caught:
                 self._counters["tcp silent closed"] += 1
@@ -110,7 +133,8 @@ class Connection:
                     break
                 deliver(now, self.place, bytes(rest[at + LENGTH_BYTES : end]))
                 at = end
-                wait = IDLE_SECONDS
+                self.used = now
+                until = now + IDLE_SECONDS
             del rest[:at]
 
     async def _write(self) -> None:
@@ -128,8 +152,19 @@ class Connection:
 
 def _prepare(stream: trio.SocketStream) -> None:
     """No waiting for more to send, and little room where late voice could pile up."""
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+    with contextlib.suppress(OSError):  # closed already, which the first read will tell
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+
+
+def _close_unused(now: float, connections: dict[Place, Connection], seconds: float, counters: Counter[str]) -> bool:
+    """Close the connection that was unused for the longest time, if that is `seconds`; whether there was one."""
+    spare = min(connections.values(), key=lambda each: each.used, default=None)
+    if spare is None or now - spare.used < seconds or spare.is_closing:
+        return False
+    counters["tcp closed: made room"] += 1
+    spare.close()
+    return True
 
 
 def _endpoint_of(name: Any) -> Endpoint:
@@ -137,6 +172,50 @@ def _endpoint_of(name: Any) -> Endpoint:
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
     return endpoint(host, name[1])
+
+
+def listen(
+    families: Sequence[int], hosts: dict[int, str], ports: Sequence[int]
+) -> tuple[list[trio.SocketListener], int, str]:
+    """Listen on the first of `ports` (0: any free one) that may be bound in every family that the machine has.
+
+    Gives the listeners, the port and, where no listener could be made, the system's reason.
+    """
+    reason = "no port to try"
+    for wanted in ports:
+        opened: list[trio.SocketListener] = []
+        port = wanted
+        try:
+            for family in families:
+                one = socket.socket(_AF[family], socket.SOCK_STREAM)
+                try:
+                    one.setblocking(False)
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == 6:
+                        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    one.bind((hosts.get(family) or _WILDCARD[family], port))
+                    one.listen(BACKLOG)
+                except OSError as problem:
+                    one.close()
+                    if problem.errno in _NO_FAMILY:
+                        continue
+                    raise
+                port = one.getsockname()[1]
+                opened.append(trio.SocketListener(trio.socket.from_stdlib_socket(one)))
+        except OSError as problem:
+            reason = f"port {wanted}: {problem.strerror}"
+            for listener in opened:
+                listener.socket.close()
+            continue
+        if opened:
+            return opened, port, ""
+        reason = "no such address here"
+    return [], 0, reason
+
+
+def _source(where: Endpoint) -> bytes:
+    """What connections are counted by: an IPv4 address, a /64 of IPv6."""
+    return where[:4] if len(where) == ENDPOINT_V4_BYTES else where[:8]
 
 
 class TcpRelay:
@@ -147,7 +226,7 @@ class TcpRelay:
         self._deliver = deliver
         self._gone = gone
         self._connections: dict[Place, Connection] = {}
-        self._by_host: Counter[str] = Counter()
+        self._by_host: Counter[bytes] = Counter()
         self._number = 0
 
     def __len__(self) -> int:
@@ -192,8 +271,14 @@ class TcpRelay:
         except OSError:
             await trio.aclose_forcefully(stream)
             return
-        host = host_of(where)
-        if len(self._connections) >= CONNECTIONS_MAX or self._by_host[host] >= CONNECTIONS_PER_ADDRESS_MAX:
+        host = _source(where)
+        now = trio.current_time()
+        is_full = len(self._connections) >= CONNECTIONS_MAX
+        if (
+            self._by_host.get(host, 0) >= CONNECTIONS_PER_ADDRESS_MAX
+            or len(self._connections) >= CONNECTIONS_MAX + ROOM_MAX
+            or (is_full and not _close_unused(now, self._connections, UNUSED_SECONDS, self.counters))
+        ):
             self.counters["tcp refused: too many"] += 1
             await trio.aclose_forcefully(stream)
             return
@@ -219,10 +304,12 @@ class TcpPaths:
     A relay's place is `tcp_place(endpoint, 0)`.  `gone` is also called where connecting failed.
     """
 
-    def __init__(self, deliver: Deliver, gone: Gone) -> None:
+    def __init__(self, deliver: Deliver, gone: Gone, hosts: Mapping[int, str] | None = None) -> None:
+        """`hosts`: local addresses to connect from, by family (4, 6), where not any will do."""
         self.counters: Counter[str] = Counter()
         self._deliver = deliver
         self._gone = gone
+        self._hosts = hosts or {}
         self._connections: dict[Place, Connection] = {}
         self._opening: dict[Place, list[bytes]] = {}
         self._nursery: trio.Nursery | None = None
@@ -239,7 +326,7 @@ class TcpPaths:
             return
         waiting = self._opening.get(place)
         if waiting is None:
-            if self._nursery is None or len(self) >= PATHS_MAX:
+            if self._nursery is None or (len(self) >= PATHS_MAX and not self._make_room(now)):
                 self.counters["tcp refused: too many"] += 1
                 return
             waiting = self._opening[place] = []
@@ -248,6 +335,14 @@ class TcpPaths:
             waiting.append(data)
         else:
             self.counters["tcp no room"] += 1
+
+    def _make_room(self, now: float) -> bool:
+        return _close_unused(now, self._connections, SPARE_SECONDS, self.counters)
+
+    def close_all(self) -> None:
+        """Another network: connections of the old one would hang; `gone` is called for each."""
+        for connection in self._connections.values():
+            connection.close()
 
     def close(self, place: Place) -> None:
         """End the connection to a relay."""
@@ -270,7 +365,8 @@ class TcpPaths:
         try:
             stream = None
             with trio.move_on_after(CONNECT_SECONDS):
-                stream = await trio.open_tcp_stream(host_of(where), port_of(where))
+                local = self._hosts.get(4 if len(where) == ENDPOINT_V4_BYTES else 6) or None
+                stream = await trio.open_tcp_stream(host_of(where), port_of(where), local_address=local)
         except OSError as problem:
             self.counters[f"tcp connect {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
         waiting = self._opening.pop(place, [])

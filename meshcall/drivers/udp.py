@@ -12,6 +12,8 @@ import contextlib
 import errno
 import heapq
 import socket
+import struct
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -36,6 +38,10 @@ PORT_TRIES = 8
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a node is there to be reached
 _ENDPOINT_SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = (32, 33) if sys.platform == "linux" else (None, None)
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=9I")
+"""linux/sock_diag.h: the last of them are the drops."""
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
@@ -127,6 +133,30 @@ def open_udp_pair(families: Sequence[int], hosts: dict[int, str], port: int = 0)
     raise UsageError(f"this machine has no {names}; see [network] families in the configuration")
 
 
+def enlarge_buffers(one: socket.socket, size: int) -> int:
+    """Room for `size` bytes each way, beyond the system's limit where we may; returns the room to receive."""
+    for forced, wished in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            if forced is None:
+                raise OSError(errno.ENOPROTOOPT, "not on Linux")
+            one.setsockopt(socket.SOL_SOCKET, forced, size)
+        except OSError:
+            with contextlib.suppress(OSError):  # a wish; the system may give less
+                one.setsockopt(socket.SOL_SOCKET, wished, size)
+    return one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
+def datagrams_dropped(one: socket.socket) -> int | None:
+    """How many datagrams the system dropped for want of room in this socket, since it was opened; None: not told."""
+    if sys.platform != "linux":
+        return None
+    try:
+        memory = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        return int(_MEMINFO.unpack(memory)[-1])
+    except (OSError, struct.error):
+        return None
+
+
 def local_endpoint(one: socket.socket) -> Endpoint:
     """Where a socket is bound."""
     name = one.getsockname()
@@ -147,7 +177,10 @@ class _Port:
 class Driven(Generic[CoreT]):
     """A core on its sockets.  Commands go through `turn`, so that the drain rule is always kept."""
 
-    __slots__ = ("_armed", "_driver", "_on_events", "_ports", "_v4", "_v6", "closed", "core", "elsewhere")
+    __slots__ = (
+        "_armed", "_driver", "_on_events", "_ports", "_reading", "_v4", "_v6", "after_turn", "closed", "core",
+        "elsewhere",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -160,6 +193,10 @@ class Driven(Generic[CoreT]):
         self.closed = False
         self.elsewhere: Callable[[Endpoint, bytes], None] | None = None
         """Takes what a core sends by ways that are no endpoints (`peers.ways`)."""
+        self.after_turn: Callable[[], None] | None = None
+        """Called when a turn is over and the core rests."""
+        self._reading: list[trio.CancelScope] | None = []
+        """Of the tasks that read; None: somebody else does."""
         self._driver = driver
         self._on_events = on_events
         self._ports = [_Port(one) for one in sockets]
@@ -192,6 +229,8 @@ class Driven(Generic[CoreT]):
                 core.events.clear()
                 if self._on_events is not None:
                     self._on_events(now, happened)
+        if self.after_turn is not None:
+            self.after_turn()
         wake = core.next_wake()
         if wake is not None and (self._armed is None or wake < self._armed):
             self._armed = wake
@@ -255,6 +294,27 @@ class Driven(Generic[CoreT]):
                 self._driver.count_error("send", problem)
         port.queue = None
 
+    def give_up_reading(self) -> list[socket.socket]:
+        """The sockets, which somebody else reads from here on, calling `deliver` and `settle`."""
+        for scope in self._reading or ():
+            scope.cancel()
+        self._reading = None
+        return [port.socket for port in self._ports]
+
+    def deliver(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that somebody else read; `settle` follows."""
+        self._driver.counters["received"] += 1
+        try:
+            self.core.receive(now, source, data)
+        except Exception as fault:
+            self._driver.report(fault)
+
+    async def _read_until_given_up(self, port: _Port) -> None:
+        if self._reading is not None:
+            with trio.CancelScope() as scope:
+                self._reading.append(scope)
+                await self._read(port)
+
     async def _read(self, port: _Port) -> None:
         """Drain one socket until it is closed."""
         driver = self._driver
@@ -288,9 +348,10 @@ class Driven(Generic[CoreT]):
                 if problem.errno in _CLOSED:
                     return
                 driver.count_error("receive", problem)
-            self._settle_guarded(now)
+            self.settle(now)
 
-    def _settle_guarded(self, now: float) -> None:
+    def settle(self, now: float) -> None:
+        """Do what follows from what was delivered; a fault is reported, and ends nothing."""
         try:
             self._settle(now)
         except Exception as fault:
@@ -303,7 +364,7 @@ class Driven(Generic[CoreT]):
             self.core.wake(now)
         except Exception as fault:
             self._driver.report(fault)
-        self._settle_guarded(now)
+        self.settle(now)
 
     def entry_is_live(self, when: float) -> bool:
         """Whether a heap entry is the one that counts (an earlier one may have replaced it)."""
@@ -312,8 +373,8 @@ class Driven(Generic[CoreT]):
     def start(self) -> None:
         """Start the tasks; the driver calls this."""
         for port in self._ports:
-            self._driver.start(self._read, port)
-        self._settle_guarded(trio.current_time())
+            self._driver.start(self._read_until_given_up, port)
+        self.settle(trio.current_time())
 
     def close(self) -> None:
         """Close the sockets; the core gets and sends nothing from here on."""
@@ -422,6 +483,14 @@ class NodeDriver:
         if self._on_fault is None:
             raise fault
         self._on_fault(fault)
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Around a turn that a stranger's bytes led to: what the core should never raise is reported, not raised."""
+        try:
+            yield
+        except Exception as fault:
+            self.report(fault)
 
     def count_error(self, what: str, problem: OSError) -> None:
         """Count what the system or the network said; the name of the errno is a short fixed word."""

@@ -56,10 +56,13 @@ class SourceBudgets:
 
 
 def source_of(path: bytes) -> bytes:
-    """What stands for one sender: a direct path without its port (and of IPv6 the first 64 bits), a relayed one whole.
+    """What stands for one sender: a direct path or TCP connection without its port (of IPv6: the first 64 bits),
+    a relayed path whole.
 
     The form of paths is that of `path.paths`.
     """
-    if path[:1] != b"\0":
+    if path[:1] == b"\3":
+        path = path[:-4]
+    elif path[:1] != b"\0":
         return path
     return path[:9] if len(path) > 9 else path[:-2]

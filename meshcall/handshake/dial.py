@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from meshcall.errors import MeshcallError
+from meshcall.errors import BadPacket, MeshcallError
 from meshcall.handshake.budget import Budget
 from meshcall.handshake.cookie import COOKIE_SECONDS, cookie_key, mac1_of, mac_key, open_cookie, with_macs
 from meshcall.handshake.noise import IK, IK_HFS, Handshake
@@ -32,6 +32,10 @@ PATHS_MAX: Final = 16
 ANSWERS_MAX: Final = 8
 """Unfinished answers of one dial."""
 ANSWER_PIECES_PER_SECOND: Final = 100.0
+LAN_SENDINGS: Final = 3
+"""How often a first message goes to the local networks, where everybody has to look at it."""
+LAN_ANSWER_PIECES_PER_SECOND: Final = 20.0
+"""From wherever on the local networks; apart from the budget above, so that a liar there delays nothing else."""
 PROLOGUE: Final = b"meshcall link 1"
 
 
@@ -75,9 +79,12 @@ class Dial:
 
     def __init__(
         self, now: float, number: int, callee: Callee, handshake: Handshake, index: bytes, payload: bytes,
-        paths: list[Path], keep_alive: float,
+        paths: list[Path], keep_alive: float, lan: Path | None = None,
     ) -> None:  # fmt: skip
-        """Raises BadPacket where the callee's key is none."""
+        """`lan`: goes to all devices of the local networks, and is answered from wherever the callee is there.
+
+        Raises BadPacket where the callee's key is none.
+        """
         self.number = number
         self.callee = callee
         self.handshake = handshake
@@ -88,6 +95,10 @@ class Dial:
         self.give_up_at = now + DIAL_SECONDS
         self.assembler = Assembler(ANSWERS_MAX, ANSWERS_MAX)
         self.budget = Budget(now, ANSWER_PIECES_PER_SECOND, ANSWER_PIECES_PER_SECOND)
+        self._lan_budget = Budget(now, LAN_ANSWER_PIECES_PER_SECOND, LAN_ANSWER_PIECES_PER_SECOND)
+        self._lan_assembler = Assembler(ANSWERS_MAX, ANSWERS_MAX)
+        self._lan = lan
+        self._lan_sendings = 0
         self._paths: dict[Path, tuple[bytes, float] | None] = {}  # with the cookie got there and when
         self._mac_key = mac_key(callee.static)
         self._cookie_key = cookie_key(callee.static)
@@ -112,10 +123,6 @@ class Dial:
         self._paths.update(dict.fromkeys(fresh))
         return fresh
 
-    def knows(self, path: Path) -> bool:
-        """Whether this dial goes along this path."""
-        return path in self._paths
-
     def datagrams(self, now: float, path: Path) -> list[bytes]:
         """All pieces, as they go along one path."""
         got = self._paths.get(path)
@@ -126,7 +133,11 @@ class Dial:
         """Everything again, and the next time after a longer pause."""
         self.send_at = now + self._pause
         self._pause = min(1.5 * self._pause, REPEAT_SECONDS_MAX)
-        return [(path, datagram) for path in self._paths for datagram in self.datagrams(now, path)]
+        paths = list(self._paths)
+        if self._lan is not None and self._lan_sendings < LAN_SENDINGS:
+            self._lan_sendings += 1
+            paths.insert(0, self._lan)
+        return [(path, datagram) for path in paths for datagram in self.datagrams(now, path)]
 
     def take_cookie(self, now: float, path: Path, suite: Suite, nonce: bytes, sealed: bytes) -> bool:
         """A cookie reply on one of our paths; whether it was authentic, and new enough to try with."""
@@ -140,8 +151,24 @@ class Dial:
         return got is None or got[0] != cookie
 
     def answer_piece(self, now: float, path: Path, piece: Piece) -> bytes | None:
-        """A whole second message with its last piece.  Raises BadPacket."""
-        return self.assembler.add(now, path, piece)
+        """A whole second message with its last piece.  Raises BadPacket.
+
+        To a message that went to the local networks the answer comes from an address not known before.
+        """
+        if path in self._paths:
+            assembler, budget = self.assembler, self.budget
+        elif self._lan is not None:
+            assembler, budget = self._lan_assembler, self._lan_budget
+        else:
+            raise BadPacket("answer unfit")
+        if not budget.take(now):
+            raise BadPacket("answer unfit")
+        return assembler.add(now, path, piece)
+
+    def expire(self, now: float) -> None:
+        """Give up answers whose pieces do not come."""
+        self.assembler.expire(now)
+        self._lan_assembler.expire(now)
 
     def next_wake(self) -> float:
         """When to repeat or to give up."""

@@ -41,8 +41,8 @@ PINNED_SILENCE_SECONDS: Final = 1.0
 ASK_AGAIN_SECONDS: Final = 1.0
 ASK_AGAIN_SECONDS_MAX: Final = 4.0
 """A keep-alive that is not answered is repeated after this time, doubled each time."""
-ROUND_TRIP_SECONDS_MAX: Final = 1.0
-"""A handshake that took longer had lost datagrams, and says no more than this about the control stream."""
+ROUND_TRIP_SECONDS_MAX: Final = 0.25
+"""A handshake that took longer may have lost datagrams, and says nothing about the control stream's round trip."""
 HEARD_MAX: Final = 16
 """Paths remembered as heard."""
 
@@ -104,7 +104,8 @@ class Link:
         """
         self._established = True
         peer = self.session.peer
-        self.stream.round_trip.add(min(round_trip, ROUND_TRIP_SECONDS_MAX))
+        if round_trip < ROUND_TRIP_SECONDS_MAX:
+            self.stream.round_trip.add(round_trip)
         self._events.append(
             Established(
                 self.number, self.path, peer.identity, peer.certificate, self.incoming, self.session.hybrid,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from meshcall.errors import BadPacket, UsageError
@@ -85,6 +85,8 @@ class Links:
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[LinkEvent] = []
         self.counters: Counter[str] = Counter()
+        self.blocked: frozenset[bytes] = frozenset()
+        """Identities that get no answer to their handshakes."""
         self._suite = suite
         self._kem = kem
         self._static = KeyPair(device.secret, device.public)
@@ -116,9 +118,13 @@ class Links:
         """A renewed certificate of the same device, for handshakes from now on."""
         self._certificate = certificate
 
-    def dial(self, now: float, paths: list[Path], callee: Callee, *, keep_alive: float = KEEP_ALIVE_SECONDS) -> int:
+    def dial(
+        self, now: float, paths: list[Path], callee: Callee, *, keep_alive: float = KEEP_ALIVE_SECONDS,
+        lan: Path | None = None,
+    ) -> int:  # fmt: skip
         """Call a device along all paths at once; the number of the link to be.  Established or Closed follows.
 
+        `lan`: a path to all devices of the local networks; the callee answers from an address of its own.
         `keep_alive`: after so many seconds without other packets something is sent; 1 to 65535.
         Raises DialError where it cannot be called at all.
         """
@@ -136,7 +142,7 @@ class Links:
             max(1, min(round(keep_alive), 65535)), self._indexes.token(index),
         )  # fmt: skip
         try:
-            dial = Dial(now, number, callee, handshake, index, encode_offer(offer), paths, keep_alive)
+            dial = Dial(now, number, callee, handshake, index, encode_offer(offer), paths, keep_alive, lan)
         except BadPacket:
             self._indexes.free(index)
             raise DialError("the other device's key is none") from None
@@ -233,9 +239,28 @@ class Links:
         except BadPacket as bad:
             self.counters[bad.reason] += 1
 
+    def receive_lan(self, now: float, path: Path, datagram: bytes, trusts: Callable[[bytes], bool]) -> None:
+        """Take one datagram of the local networks' group; `path`: straight to its sender.
+
+        Nobody is answered, not even with a cookie, but who proves an identity that `trusts` says yes to.
+        """
+        try:
+            piece = decode_piece(datagram)
+            if piece.form & FORM_SECOND:
+                raise BadPacket("lan: no first message")
+            if not mac1_fits(datagram, self._mac_key):
+                raise BadPacket("lan: for somebody else")
+            found = self._responder.take_lan(now, now + self._offset, path, piece, trusts)
+            if isinstance(found, Caller):
+                found = self._answer(now, path, found)
+            if found:
+                self.outbox += [(path, answer) for answer in found]
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
-        self._responder.gate.expire(now)
+        self._responder.expire(now)
         while self._deadlines and self._deadlines[0][0] <= now:
             when, number = heapq.heappop(self._deadlines)
             if self._scheduled.get(number) != when:
@@ -252,7 +277,7 @@ class Links:
         """When `wake` wants to be called."""
         while self._deadlines and self._scheduled.get(self._deadlines[0][1]) != self._deadlines[0][0]:
             heapq.heappop(self._deadlines)
-        expiry = self._responder.gate.next_expiry()
+        expiry = self._responder.next_expiry()
         if not self._deadlines:
             return expiry
         return self._deadlines[0][0] if expiry is None else min(expiry, self._deadlines[0][0])
@@ -313,6 +338,8 @@ class Links:
 
     def _answer(self, now: float, path: Path, caller: Caller) -> list[bytes]:
         """A session for a caller who has proved an identity; told upward only with its first sealed packet."""
+        if caller.peer.identity in self.blocked:
+            raise BadPacket("blocked")
         if len(self._links) + len(self._dials) >= LINKS_MAX:
             raise BadPacket("too many links")
         number = self._number()
@@ -342,7 +369,7 @@ class Links:
         dial = None if number is None else self._dials.get(number)
         if dial is None:
             raise BadPacket("answer late")
-        if bool(piece.form & FORM_HYBRID) != dial.callee.hybrid or not dial.knows(path) or not dial.budget.take(now):
+        if bool(piece.form & FORM_HYBRID) != dial.callee.hybrid:
             raise BadPacket("answer unfit")
         message = dial.answer_piece(now, path, piece)
         if message is None:
@@ -422,7 +449,7 @@ class Links:
             self._end_dial(dial.number)
             self.events.append(Closed(dial.number, NO_ANSWER))
             return
-        dial.assembler.expire(now)
+        dial.expire(now)
         self.outbox += dial.repeat(now)
         self._schedule(dial.number, dial.next_wake())
 

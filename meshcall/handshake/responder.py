@@ -14,6 +14,7 @@ from meshcall.errors import BadPacket
 from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.dial import start_handshake
 from meshcall.handshake.gate import Gate
+from meshcall.handshake.lan_gate import LanGate
 from meshcall.handshake.pieces import cut
 from meshcall.handshake.replay import Times, decode_time
 from meshcall.handshake.session import Peer
@@ -30,6 +31,8 @@ from meshcall.wire.link import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshcall.crypto.kem import Kem
     from meshcall.crypto.suite import Suite
     from meshcall.handshake.noise import Handshake, KeyPair
@@ -52,13 +55,19 @@ class Caller:
     """The caller's index."""
     name: tuple[bytes, bytes]
     """Of the message."""
+    lan_path: Path | None = None
+    """From where it came by the local network."""
 
 
 class _Kept:
-    __slots__ = ("datagrams", "sent")
+    __slots__ = ("datagrams", "identity", "lan_path", "sent")
 
-    def __init__(self, datagrams: list[bytes]) -> None:
+    def __init__(self, datagrams: list[bytes], identity: bytes, lan_path: Path | None) -> None:
         self.datagrams = datagrams
+        self.identity = identity
+        """The caller's."""
+        self.lan_path = lan_path
+        """From where the message came by the local network, first; None: not yet."""
         self.sent = 1
 
 
@@ -71,6 +80,7 @@ class Responder:
         self._static = static
         self._form = 0 if kem is None else FORM_HYBRID
         self.gate = Gate(now, static.public, suite, hybrid=kem is not None)
+        self.lan_gate = LanGate(now, hybrid=kem is not None)
         self._times = Times()
         self._kept: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
 
@@ -91,6 +101,39 @@ class Responder:
                 raise BadPacket("first message again")
             kept.sent += 1
             return kept.datagrams
+        return self._open(message, piece, unix_time)
+
+    def take_lan(
+        self, now: float, unix_time: float, path: Path, piece: Piece, trusts: Callable[[bytes], bool]
+    ) -> Caller | list[bytes] | None:
+        """The same of a piece that came by the local network's group.
+
+        What is not answered leaves no trace: the same message may still come, and be answered, by a relay.
+        Raises BadPacket.
+        """
+        message = self.lan_gate.take(now, path, piece)
+        if message is None:
+            return None
+        kept = self._kept.get((piece.message_id, piece.index))
+        if kept is None:
+            return self._open(message, piece, unix_time, path, trusts)
+        if not trusts(kept.identity):
+            raise BadPacket("lan: not trusted")
+        kept.lan_path = kept.lan_path or path
+        if kept.lan_path != path or kept.sent >= REPEATS_MAX:  # who repeats what others sent learns nothing by it
+            raise BadPacket("lan: first message again")
+        kept.sent += 1
+        return kept.datagrams
+
+    def _open(
+        self,
+        message: bytes,
+        piece: Piece,
+        unix_time: float,
+        lan_path: Path | None = None,
+        trusts: Callable[[bytes], bool] | None = None,
+    ) -> Caller:
+        """Who calls with a new message.  Raises BadPacket."""
         handshake = start_handshake(
             self._suite, self._kem, self._static, piece.index, hybrid=self._kem is not None, remote_static=None
         )
@@ -98,22 +141,36 @@ class Responder:
         if payload is None or handshake.remote_static is None:
             raise BadPacket("first message forged")
         offer = decode_offer(payload)
+        if trusts is not None and not trusts(offer.identity):
+            raise BadPacket("lan: not trusted")
         certificate = Certificate.decode(handshake.remote_static + offer.certificate)
         if not check_identity(self._suite, offer.identity, certificate, unix_time):
             raise BadPacket("first message certificate")
         if not self._times.accept(handshake.remote_static, decode_time(offer.time), unix_time):
             raise BadPacket("first message replayed")
-        return Caller(Peer(offer.identity, certificate), handshake, offer, piece.index, name)
+        name = piece.message_id, piece.index
+        return Caller(Peer(offer.identity, certificate), handshake, offer, piece.index, name, lan_path)
 
     def answer(self, caller: Caller, answer: Answer) -> list[bytes]:
         """The datagrams of the second message.  Raises BadPacket where the caller's keys are none."""
         message = caller.handshake.write(encode_answer(answer))
         key = mac_key(caller.peer.certificate.static)
         pieces = cut(message, self._form | FORM_SECOND, caller.index)
-        kept = self._kept[caller.name] = _Kept([with_macs(encode_piece(piece), key, None) for piece in pieces])
+        datagrams = [with_macs(encode_piece(piece), key, None) for piece in pieces]
+        self._kept[caller.name] = _Kept(datagrams, caller.peer.identity, caller.lan_path)
         if len(self._kept) > ANSWERS_MAX:
             self._kept.popitem(last=False)
-        return kept.datagrams
+        return datagrams
+
+    def expire(self, now: float) -> None:
+        """Give up messages whose pieces do not come."""
+        self.gate.expire(now)
+        self.lan_gate.expire(now)
+
+    def next_expiry(self) -> float | None:
+        """When `expire` has something to do."""
+        times = self.gate.next_expiry(), self.lan_gate.next_expiry()
+        return min((time for time in times if time is not None), default=None)
 
 
 def check_identity(suite: Suite, identity: bytes, certificate: Certificate, unix_time: float) -> bool:

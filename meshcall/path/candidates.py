@@ -104,6 +104,12 @@ def may_probe(endpoint: Endpoint, local: Iterable[Endpoint], same_network: bool)
     return same_network or any(each[:near] == endpoint[:near] for each in mine)
 
 
+def may_connect(endpoint: Endpoint) -> bool:
+    """Whether a TCP connection may go to a relay that the peer named: to no other people's services."""
+    port = port_of(endpoint)
+    return not is_nonsense(endpoint) and (port >= PORT_LEAST or port in PORTS_ALLOWED_BELOW)
+
+
 def seen_alike(ours: Iterable[Candidate], theirs: Iterable[Candidate]) -> bool:
     """Whether others see us and the peer with one outer address: we are behind the same NAT."""
     mine = {each.endpoint[:-2] for each in ours if each.kind is Kind.OBSERVED}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
-from meshcall.path.candidates import Trust, is_private, path_to
+from meshcall.path.candidates import Trust, is_private, may_connect, path_to
 from meshcall.path.choice import choose, doubles
 from meshcall.path.events import (
     Frame,
@@ -31,7 +31,7 @@ from meshcall.path.events import (
 from meshcall.path.exchange import Exchange
 from meshcall.path.health import CLOCK_GRAIN_SECONDS, Health, State
 from meshcall.path.life import MappingLife
-from meshcall.path.paths import Path, direct, endpoint_of, is_relayed
+from meshcall.path.paths import Path, direct, endpoint_of, is_relayed, is_tcp
 from meshcall.path.punch import common_moment, hard_target, probeable
 from meshcall.path.punching import Punching
 from meshcall.path.rhythm import Place, next_probe, retry_pause
@@ -394,6 +394,8 @@ class Prober:
         health.tries = 0
         self.events.append(PathLost(health.path))
         others = [path for path, other in self._paths.items() if other.verified and not other.is_lost]
+        if self._exchange.trust.tells and not others:
+            self._meet_over_tcp(now)
         if self._exchange.trust.tells and not is_relayed(health.path) and all(map(is_relayed, others)):
             self.events.append(OutsideWanted())
             self._retries = 0
@@ -430,13 +432,21 @@ class Prober:
         endpoints = probeable(peer, local, mine.mapping)
         endpoints = [each for each in endpoints if direct(each) not in live]
         for candidate in peer.candidates:
-            if candidate.kind >= Kind.RELAY_UDP:
+            if candidate.kind is Kind.RELAY_UDP:
                 self._meet_relay(now, path_to(candidate))
+        if all(is_tcp(path) for path, health in self._paths.items() if not health.is_lost):
+            self._meet_over_tcp(now)
         is_direct = any(not is_relayed(path) for path in live)
         target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
         go = common_moment(now, self._exchange.told_at, rtt)
         self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target)
+
+    def _meet_over_tcp(self, now: float) -> None:
+        """The peer's relays over TCP: connections, so only where nothing else works."""
+        for candidate in self._exchange.peer.candidates:
+            if candidate.kind is Kind.RELAY_TCP and may_connect(candidate.endpoint):
+                self._meet_relay(now, path_to(candidate))
 
     def _meet_relay(self, now: float, path: Path) -> None:
         if path not in self._paths and len(self._paths) < PATHS_MAX:

@@ -6,7 +6,6 @@ speak of paths; what a path means on the wire is the matter of the one above.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,8 +19,9 @@ from meshcall.path.budget import ProbeBudget
 from meshcall.path.candidates import Trust
 from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted, PathChosen, SocketKept, SocketsClosed
 from meshcall.path.life import MappingLife
-from meshcall.path.paths import endpoint_of, is_relayed
+from meshcall.path.paths import endpoint_of, is_relayed, is_stream
 from meshcall.path.prober import Prober
+from meshcall.peers.due import Due
 from meshcall.peers.events import (
     EchoAnswered,
     LeaseMessage,
@@ -33,18 +33,21 @@ from meshcall.peers.events import (
     PeerStatus,
     Reached,
     RelayInDoubt,
+    TalkMessage,
 )
-from meshcall.peers.peer import ECHOES_MAX, Peer
+from meshcall.peers.peer import Peer
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import Reaches
 from meshcall.peers.ways import SocketKey, SocketsOver, by_socket, with_low_ttl
 from meshcall.wire.control import (
     FRAME_ECHO_ANSWER,
     FRAME_ECHO_ASK,
+    FRAME_VOICE,
     FRAMES_PATH_FROM,
     FRAMES_PATH_TO,
     MESSAGE_CANDIDATES,
     MESSAGE_LEASE,
+    MESSAGE_TALK,
     NUMBER_MAX,
     decode_echo,
     encode_echo,
@@ -94,6 +97,8 @@ class Peers:
         """What leaves by ways of `peers.ways`; emptied by the owner as `outbox` is."""
         self.kept: dict[Path, SocketKey] = {}
         """Direct paths that leave from an extra socket."""
+        self.voice_links: set[int] = set()
+        """Links whose voice packets are wanted, as events; the one above fills it."""
         self.counters: Counter[str] = Counter()
         self.policy = policy
         self._key: SocketKey | None = None  # by which the datagram under way came in
@@ -105,34 +110,43 @@ class Peers:
         self._ports = NO_PORTS
         self._peers: dict[int, Peer] = {}
         self._probers = 0
-        self._reaches = Reaches(self.links, self.events, own_static=device.public, families=families)
+        self.reaches = Reaches(
+            self.links, self.events, own_static=device.public, families=families, lan=policy.lan
+        )  # fmt: skip
         self._lease_dials: set[int] = set()
-        self._due: list[tuple[float, int]] = []
-        self._scheduled: dict[int, float] = {}
+        self._due = Due()
 
     # Reaching somebody
 
-    def reach(self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False) -> int:
+    def reach(
+        self, now: float, identity: bytes, *, trust: Trust | None = None, relayed_only: bool = False,
+        keep_all: bool = False,
+    ) -> int:  # fmt: skip
         """Begin to reach an identity; tell its records with `found`.  Reached or Unreached of this number follows.
 
-        `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record.
-        Raises UsageError while too many are under way.
+        `trust`: what it may learn of us (None: as the policy says); `relayed_only`: use no address in its record;
+        `keep_all`: keep every device that answers, with a Reached for each.  Raises UsageError: too many under way.
         """
-        return self._reaches.begin(identity, trust or self.policy.trust_of(self._own, identity), relayed_only)
+        trust = trust or self.policy.trust_of(self._own, identity)
+        return self.reaches.begin(identity, trust, relayed_only, keep_all)
 
     def found(self, now: float, reach: int, devices: Iterable[DeviceEntry]) -> int:
         """Dial these devices of the record, or tell a dial of more paths; how many are being dialled."""
-        dialled = self._reaches.found(now, reach, devices)
+        dialled = self.reaches.found(now, reach, devices)
         self._settle(now)
         return dialled
 
     def finish(self, now: float, reach: int) -> None:
         """No newer record will come."""
-        self._reaches.finish(reach)
+        self.reaches.finish(reach)
 
     def give_up(self, now: float, reach: int) -> None:
-        """Stop an attempt; no event of it follows."""
-        self._reaches.give_up(now, reach)
+        """Stop an attempt; no event of it follows, and links that it has brought stay."""
+        self.reaches.give_up(now, reach)
+
+    def is_reaching(self, reach: int) -> bool:
+        """Whether a device may still be reached by this attempt."""
+        return reach in self.reaches
 
     # Links
 
@@ -143,10 +157,26 @@ class Peers:
         self._lease_dials.add(link)
         return link
 
-    def send_lease_message(self, now: float, link: int, data: bytes) -> None:
-        """Send a lease message; lost where the link is over."""
+    def say(self, now: float, link: int, data: bytes) -> None:
+        """Send a control message; lost where the link is over."""
         self._send_message(now, link, data)
         self._settle(now)
+
+    def send_voice(self, now: float, link: int, data: bytes) -> tuple[Path, ...]:
+        """Send a voice packet; the paths it went by, none where the link is over."""
+        peer = self._peers.get(link)
+        if peer is None:
+            return ()
+        paths = self._send_frame(now, link, peer, FRAME_VOICE, data)
+        self._settle(now)
+        return paths
+
+    def report_loss(self, now: float, link: int, loss: float) -> None:
+        """The share (0 to 1) of voice packets that the other side of a link did not get."""
+        peer = self._peers.get(link)
+        if peer is not None and peer.prober is not None and peer.prober.best is not None:
+            peer.prober.report_loss(now, peer.prober.best, loss)
+            self._drain(now, link, peer.prober)
 
     def close(self, now: float, link: int) -> None:
         """End a link or a dial; no event follows."""
@@ -172,6 +202,18 @@ class Peers:
         peer = self._peers.get(link)
         return None if peer is None else (peer.identity, peer.static, self.links.path(link))
 
+    def heard_at(self, link: int) -> float | None:
+        """When something authentic last came by an open link."""
+        return max(self.links.heard(link).values(), default=None) if link in self._peers else None
+
+    def transcript(self, link: int) -> bytes | None:
+        """Of an open link, for its safety words."""
+        return self.links.transcript(link) if link in self._peers else None
+
+    def identities_at(self, path: Path) -> list[bytes]:
+        """Who is at the other end of the links that use this path."""
+        return [peer.identity for link, peer in self._peers.items() if self.links.path(link) == path]
+
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
 
@@ -180,9 +222,7 @@ class Peers:
         peer = self._peers.get(link)
         if peer is None:
             raise UsageError(f"there is no open link {link}")
-        while len(peer.asked) >= ECHOES_MAX:
-            del peer.asked[next(iter(peer.asked))]
-        peer.asked[number & NUMBER_MAX] = now
+        peer.ask(now, number & NUMBER_MAX)
         paths = self._send_frame(now, link, peer, FRAME_ECHO_ASK, encode_echo(number & NUMBER_MAX, size))
         self._settle(now)
         return paths
@@ -223,13 +263,7 @@ class Peers:
 
     def status(self, now: float) -> list[PeerStatus]:
         """All open links."""
-        return [
-            PeerStatus(
-                link, peer.identity, peer.serial, peer.incoming, peer.trust.tells, now - peer.since,
-                self.links.path(link), None if peer.prober is None else peer.prober.status(now),
-            )
-            for link, peer in self._peers.items()
-        ]  # fmt: skip
+        return [peer.status(now, link, self.links.path(link)) for link, peer in self._peers.items()]
 
     # The members of a core
 
@@ -240,16 +274,20 @@ class Peers:
         self._settle(now)
         self._key = None
 
+    def receive_lan(self, now: float, source: Path, datagram: bytes) -> None:
+        """Take one datagram of the local networks' group; only who is trusted with our addresses is answered."""
+        self.links.receive_lan(
+            now, source, datagram, lambda identity: self.policy.trust_of(self._own, identity).tells
+        )  # fmt: skip
+        self._settle(now)
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
         due = self.links.next_wake()
         if due is not None and due <= now:
             self.links.wake(now)
-        while self._due and self._due[0][0] <= now:
-            when, link = heapq.heappop(self._due)
-            if self._scheduled.get(link) != when:
-                continue
-            del self._scheduled[link]
+        self.reaches.wake(now)
+        for link in self._due.pop(now):
             peer = self._peers.get(link)
             if peer is not None and peer.prober is not None:
                 peer.prober.wake(now)
@@ -258,9 +296,7 @@ class Peers:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        while self._due and self._scheduled.get(self._due[0][1]) != self._due[0][0]:
-            heapq.heappop(self._due)
-        times = [self.links.next_wake(), self._due[0][0] if self._due else None]
+        times = [self.links.next_wake(), self.reaches.next_wake(), self._due.next()]
         return min((time for time in times if time is not None), default=None)
 
     # What links say
@@ -287,13 +323,13 @@ class Peers:
             self._message(now, peer, event)
         elif isinstance(event, Roamed):
             self.events.append(Moved(event.link, event.path))
-            if peer.prober is not None:
+            if peer.prober is not None and not is_stream(event.path):
                 peer.prober.heard(now, event.path)
                 self._drain(now, event.link, peer.prober)
 
     def _established(self, now: float, event: Established) -> None:
         link = event.link
-        answered = self._reaches.established(now, link)
+        answered = self.reaches.established(now, link)
         trust = self.policy.trust_of(self._own, event.identity) if answered is None else answered[0].trust
         peer = self._peers[link] = Peer(now, event, trust, is_lease=link in self._lease_dials)
         self._lease_dials.discard(link)
@@ -308,11 +344,11 @@ class Peers:
         self._lease_dials.discard(event.link)
         self._forget(event.link)
         self.events.append(LinkDown(event.link, event.reason))
-        self._reaches.closed(event.link, event.reason)
+        self.reaches.closed(event.link, event.reason)
 
     def _frame(self, now: float, peer: Peer, event: Frame) -> None:
         link, kind = event.link, event.kind
-        prober = peer.prober
+        prober = None if is_stream(event.path) else peer.prober
         if FRAMES_PATH_FROM <= kind <= FRAMES_PATH_TO:
             prober = prober or self._look_after(now, link, peer, event.path, None)
             if prober is not None:
@@ -322,7 +358,12 @@ class Peers:
         if prober is not None:
             prober.heard(now, event.path, self._socket(link))
         try:
-            if kind == FRAME_ECHO_ASK:
+            if kind == FRAME_VOICE:
+                if link in self.voice_links:
+                    self.events.append(event)
+                else:
+                    self.counters["voice not wanted"] += 1
+            elif kind == FRAME_ECHO_ASK:
                 self._answer_echo(now, peer, event)
             elif kind == FRAME_ECHO_ANSWER:
                 number = decode_echo(event.data)
@@ -347,13 +388,15 @@ class Peers:
             self.counters["echo not answered: too many"] += 1
         else:
             self.links.send_frame(now, event.link, FRAME_ECHO_ANSWER, event.data, event.path)
-            if peer.prober is not None:
+            if peer.prober is not None and not is_stream(event.path):
                 peer.prober.sent(now, event.path)
 
     def _message(self, now: float, peer: Peer, event: Message) -> None:
         kind = event.data[0] if event.data else -1
         if kind == MESSAGE_LEASE:
             self.events.append(LeaseMessage(event.link, event.data))
+        elif kind == MESSAGE_TALK:
+            self.events.append(TalkMessage(event.link, event.data))
         elif kind == MESSAGE_CANDIDATES:
             prober = peer.prober or self._look_after(now, event.link, peer, self.links.path(event.link), None)
             if prober is not None:
@@ -366,7 +409,7 @@ class Peers:
 
     def _look_after(self, now: float, link: int, peer: Peer, path: Path, rtt: float | None) -> Prober | None:
         """A prober for this link; None where it needs none, or there are too many."""
-        if peer.is_lease or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
+        if peer.is_lease or is_stream(path) or (self._probers >= PROBERS_MAX and peer.trust is not Trust.FULL):
             return None
         self._probers += 1
         prober = peer.prober = Prober(
@@ -408,9 +451,8 @@ class Peers:
                 self._close_sockets(link, event.kept)
         prober.events.clear()
         due = prober.next_wake()
-        if due is not None and self._scheduled.get(link) != due:
-            self._scheduled[link] = due
-            heapq.heappush(self._due, (due, link))
+        if due is not None:
+            self._due.set(link, due)
 
     def _close_sockets(self, link: int, kept: tuple[int, ...]) -> None:
         for path in [path for path, key in self.kept.items() if key.link == link and key.number not in kept]:
@@ -450,7 +492,8 @@ class Peers:
 
     def _forget(self, link: int) -> None:
         peer = self._peers.pop(link, None)
-        self._scheduled.pop(link, None)
+        self.voice_links.discard(link)
+        self._due.forget(link)
         if peer is not None and peer.prober is not None:
             self._probers -= 1
             self._close_sockets(link, ())

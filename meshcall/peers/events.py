@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshcall.handshake.events import Frame
 from meshcall.path.events import OutsideSeen, OutsideWanted, ProberStatus
 from meshcall.path.paths import Path
 from meshcall.peers.ways import SocketsOver
@@ -84,6 +85,14 @@ class LeaseMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class TalkMessage:
+    """A call message came by this link's control stream."""
+
+    link: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RelayInDoubt:
     """The path that carries frames may have failed, and it goes through a relay: its leases should be looked at."""
 
@@ -98,8 +107,8 @@ class PlacesChanged:
 
 
 PeerEvent = (
-    Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | RelayInDoubt
-    | PlacesChanged | SocketsOver | OutsideSeen | OutsideWanted
+    Reached | Unreached | LinkUp | LinkDown | EchoAnswered | PathChanged | Moved | LeaseMessage | TalkMessage
+    | RelayInDoubt | PlacesChanged | SocketsOver | OutsideSeen | OutsideWanted | Frame
 )  # fmt: skip
 
 

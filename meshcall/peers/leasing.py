@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from meshcall.core import Endpoint
 from meshcall.handshake.dial import DialError
-from meshcall.path.paths import direct
+from meshcall.path.paths import direct, stream
 from meshcall.relay.discovery import SHARDS, SHARDS_SAMPLED, FindPeers, RelaySearch
 from meshcall.relay.holder import CandidatesWanted, Dial, HangUp, LeasesChanged, RelayHolder, RelayLost
-from meshcall.relay.places import Place, udp_place
+from meshcall.relay.places import Place
 from meshcall.wire.path import Candidate, Kind
 
 if TYPE_CHECKING:
@@ -72,12 +72,15 @@ class Leasing:
 
     def candidates(self) -> list[Candidate]:
         """The leases as peers are told of them."""
-        return [
-            Candidate(Kind.RELAY_UDP, where, lease.lease_id)
-            for lease in self.leases
-            for where in (lease.v4, lease.v6)
-            if where is not None and lease.udp
-        ]
+        found: list[Candidate] = []
+        for lease in self.leases:
+            for where in (lease.v4, lease.v6):
+                if where is not None and lease.udp:
+                    found.append(Candidate(Kind.RELAY_UDP, where, lease.lease_id))
+                if where is not None and lease.tcp_port is not None:
+                    there = Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big"))
+                    found.append(Candidate(Kind.RELAY_TCP, there, lease.lease_id))
+        return found
 
     def owns(self, link: int) -> bool:
         """Whether this link goes to a relay of ours."""
@@ -99,6 +102,16 @@ class Leasing:
         if now - self._looked_at >= LOOK_AGAIN_SECONDS:
             self._looked_at = now
             self.holder.network_changed(now)
+
+    def set_tcp(self, now: float, tcp: bool) -> None:
+        """UDP is barred here (True), or not (any more)."""
+        if tcp != self.search.is_tcp:
+            self.search.is_tcp = tcp
+            self.search.stop()
+            self.holder.set_tcp(now, tcp)
+            if len(self.leases) < self._wanted:
+                self._pause = SEARCH_AGAIN_SECONDS
+                self._search_at = now
 
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept."""
@@ -141,7 +154,7 @@ class Leasing:
                 self._peers.show(now, request.link)
         messages, holder.messages[:] = list(holder.messages), []
         for link, data in messages:
-            self._peers.send_lease_message(now, link, data)
+            self._peers.say(now, link, data)
         events, holder.events[:] = list(holder.events), []
         for event in events:
             if isinstance(event, LeasesChanged):
@@ -166,7 +179,7 @@ class Leasing:
         search.events.clear()
         self.outbox += holder.outbox
         holder.outbox.clear()
-        self.outbox += [(udp_place(where), data) for where, data in search.outbox]
+        self.outbox += search.outbox
         search.outbox.clear()
         return busy
 
@@ -180,9 +193,11 @@ class Leasing:
         self._search_at = due if self._search_at is None else min(due, self._search_at)
 
     def _dial(self, now: float, request: Dial) -> None:
-        static = request.candidate.static
+        candidate, static = request.candidate, request.candidate.static
+        over_tcp = candidate.tcp_endpoint if request.tcp else None
+        path = direct(candidate.endpoint) if over_tcp is None else stream(over_tcp, 0)
         try:
-            link = self._peers.dial_relay(now, [direct(request.candidate.endpoint)], static)
+            link = self._peers.dial_relay(now, [path], static)
         except DialError:
             self.counters["relay cannot be dialled"] += 1
             self.holder.failed(now, static)

@@ -1,14 +1,16 @@
-"""What is kept for one open link.  Only data."""
+"""What is kept for one open link."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from meshcall.handshake.budget import Budget
+from meshcall.peers.events import PeerStatus
 
 if TYPE_CHECKING:
     from meshcall.handshake.events import Established
     from meshcall.path.candidates import Trust
+    from meshcall.path.paths import Path
     from meshcall.path.prober import Prober
 
 ECHOES_MAX = 256
@@ -33,3 +35,16 @@ class Peer:
         self.prober: Prober | None = None
         self.asked: dict[int, float] = {}
         self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
+
+    def ask(self, now: float, number: int) -> None:
+        """An echo of this number leaves; the oldest unanswered ones are forgotten."""
+        while len(self.asked) >= ECHOES_MAX:
+            del self.asked[next(iter(self.asked))]
+        self.asked[number] = now
+
+    def status(self, now: float, link: int, path: Path) -> PeerStatus:
+        """A snapshot; `path`: the one in use."""
+        return PeerStatus(
+            link, self.identity, self.serial, self.incoming, self.trust.tells, now - self.since, path,
+            None if self.prober is None else self.prober.status(now),
+        )  # fmt: skip

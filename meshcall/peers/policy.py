@@ -19,12 +19,22 @@ class PeerPolicy:
     answer_pings: AnswerPings = "all"
     """Whose pings are answered.  An answer tells no more than the handshake before it: that the device is there."""
 
+    hides: bool = False
+    """Nobody learns an address, not even who is trusted."""
+    lan: bool = False
+    """Whether trusted identities are also called by the local networks; the owner's driver carries that."""
+
     def trust_of(self, own: bytes, identity: bytes) -> Trust:
         """What an identity that calls, or is called, may learn."""
-        return Trust.FULL if identity in self.trusted or identity == own else Trust.NONE
+        if self.hides:
+            return Trust.RELAY_ONLY
+        return Trust.FULL if self._knows(own, identity) else Trust.NONE
 
     def answers_ping(self, own: bytes, identity: bytes) -> bool:
         """Whether a ping of this identity is answered."""
         if self.answer_pings == "trusted":
-            return self.trust_of(own, identity) is Trust.FULL
+            return self._knows(own, identity)
         return self.answer_pings == "all"
+
+    def _knows(self, own: bytes, identity: bytes) -> bool:
+        return identity in self.trusted or identity == own

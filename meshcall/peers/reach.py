@@ -1,10 +1,12 @@
 """Attempts to reach people: every device a record lists is dialled, along every path it names.
 
-The first device that answers wins, the other dials end.  Which paths a caller uses is decided here.
+The first device that answers wins and the other dials end; for a call, all that answer are kept.
+Which paths a caller uses is decided here.
 """
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,9 @@ from meshcall.errors import UsageError
 from meshcall.handshake.dial import Callee, DialError
 from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
 from meshcall.path.candidates import is_nonsense
-from meshcall.path.paths import Path, direct, relayed
+from meshcall.path.paths import LAN, Path, direct, relayed
 from meshcall.peers.events import PeerEvent, Unreached
+from meshcall.relay.places import is_tcp_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 
 REACHES_MAX = 64
+TCP_AFTER_SECONDS = (0.1, 1.0)
+"""After the first, a dial goes to relays over TCP too if nothing at all came over UDP; after the second always."""
 
 _REASONS = {
     NO_ANSWER: "it did not answer; it may have left the network a moment ago",
@@ -40,6 +45,9 @@ class Reach:
     identity: bytes
     trust: Trust
     relayed_only: bool
+    keep_all: bool = False
+    """Every device that answers is kept: the other dials go on."""
+    was_reached: bool = False
     dials: dict[bytes, int] = field(default_factory=dict)
     """By static key: the link to be."""
     began: dict[int, float] = field(default_factory=dict)
@@ -63,6 +71,16 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
     return found
 
 
+def tcp_paths_of(entry: DeviceEntry, families: tuple[int, ...]) -> list[Path]:
+    """The same relays over TCP, where they take it."""
+    return [
+        relayed(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), lease.lease_id, tcp=True)
+        for lease in entry.leases
+        for where in (lease.v4, lease.v6)
+        if lease.tcp_port is not None and is_tcp_port(lease.tcp_port) and where is not None and _usable(where, families)
+    ]
+
+
 def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
     return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and not is_nonsense(where)
 
@@ -70,21 +88,34 @@ def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
 class Reaches:
     """All attempts under way.  `events` is the list of the owner and appended to."""
 
-    def __init__(self, links: Links, events: list[PeerEvent], *, own_static: bytes, families: tuple[int, ...]) -> None:
+    def __init__(
+        self, links: Links, events: list[PeerEvent], *, own_static: bytes, families: tuple[int, ...], lan: bool = False
+    ) -> None:
+        """`lan`: whether people who are trusted with our addresses are called by the local networks too."""
         self._links = links
         self._events = events
         self._static = own_static
         self._families = families
+        self._lan = lan
         self._reaches: dict[int, Reach] = {}
         self._dials: dict[int, Reach] = {}  # by link to be
         self._last = 0
+        self.is_barred = False
+        """UDP is barred in this network: relays are dialled over TCP at once."""
+        self.heard_at = float("-inf")
+        """When anything last answered over UDP."""
+        self._late: list[tuple[float, float, int, list[Path]]] = []  # due, begin of the dial, link to be, its TCP paths
 
-    def begin(self, identity: bytes, trust: Trust, relayed_only: bool) -> int:
+    def __contains__(self, number: int) -> bool:
+        """Whether something may still come of an attempt."""
+        return number in self._reaches
+
+    def begin(self, identity: bytes, trust: Trust, relayed_only: bool, keep_all: bool) -> int:
         """A new attempt; its number.  Raises UsageError while too many are under way."""
         if len(self._reaches) >= REACHES_MAX:
             raise UsageError(f"{REACHES_MAX} people are being called already; wait for one of them")
         self._last += 1
-        self._reaches[self._last] = Reach(self._last, identity, trust, relayed_only)
+        self._reaches[self._last] = Reach(self._last, identity, trust, relayed_only, keep_all)
         return self._last
 
     def found(self, now: float, number: int, devices: Iterable[DeviceEntry]) -> int:
@@ -94,27 +125,49 @@ class Reaches:
             return 0
         for entry in devices:
             paths = paths_of(entry, self._families, relayed_only=reach.relayed_only)
-            if not paths or entry.static == self._static:
+            lan = LAN if self._lan and reach.trust.tells and not reach.relayed_only else None
+            over_tcp = tcp_paths_of(entry, self._families)
+            if self.is_barred or not paths:
+                paths, over_tcp = over_tcp + paths, []
+            if (not paths and lan is None) or entry.static == self._static:
                 continue
             if entry.static in reach.dials:
                 self._links.add_paths(now, reach.dials[entry.static], paths)
+                self._add_late(now, reach.dials[entry.static], over_tcp)
                 continue
             try:
-                link = self._links.dial(now, paths, Callee.of(reach.identity, entry))
+                link = self._links.dial(now, paths, Callee.of(reach.identity, entry), lan=lan)
             except DialError as problem:
                 reach.reason = str(problem)
                 continue
             reach.dials[entry.static] = link
             reach.began[link] = now
             self._dials[link] = reach
+            self._add_late(now, link, over_tcp)
         return len(reach.began)
+
+    def wake(self, now: float) -> None:
+        """Dial over TCP what did not answer over UDP."""
+        while self._late and self._late[0][0] <= now:
+            _, began, link, paths = heapq.heappop(self._late)
+            if link in self._dials and (self.heard_at < began or now - began >= TCP_AFTER_SECONDS[-1]):
+                self._links.add_paths(now, link, paths)
+
+    def next_wake(self) -> float | None:
+        """When `wake` wants to be called."""
+        return self._late[0][0] if self._late else None
+
+    def _add_late(self, now: float, link: int, paths: list[Path]) -> None:
+        if paths:
+            for seconds in TCP_AFTER_SECONDS:
+                heapq.heappush(self._late, (now + seconds, now, link, paths))
 
     def finish(self, number: int) -> None:
         """No newer record will come."""
         reach = self._reaches.get(number)
         if reach is not None:
             reach.is_final = True
-            self._perhaps_unreached(reach)
+            self._perhaps_over(reach)
 
     def give_up(self, now: float, number: int) -> None:
         """Stop; no event follows."""
@@ -123,13 +176,17 @@ class Reaches:
             self._end_dials(now, reach)
 
     def established(self, now: float, link: int) -> tuple[Reach, float] | None:
-        """A dial was answered: the attempt it belongs to, which ends here, and the seconds it took."""
+        """A dial was answered: the attempt it belongs to, which may end here, and the seconds it took."""
         reach = self._dials.pop(link, None)
         if reach is None:
             return None
         took = now - reach.began.pop(link)
-        self._reaches.pop(reach.number, None)
-        self._end_dials(now, reach)
+        reach.was_reached = True
+        if reach.keep_all:
+            self._perhaps_over(reach)
+        else:
+            self._reaches.pop(reach.number, None)
+            self._end_dials(now, reach)
         return reach, took
 
     def closed(self, link: int, reason: str) -> None:
@@ -138,10 +195,12 @@ class Reaches:
         if reach is not None:
             reach.began.pop(link, None)
             reach.reason = _REASONS.get(reason, reason)
-            self._perhaps_unreached(reach)
+            self._perhaps_over(reach)
 
-    def _perhaps_unreached(self, reach: Reach) -> None:
-        if reach.is_final and not reach.began and self._reaches.pop(reach.number, None) is not None:
+    def _perhaps_over(self, reach: Reach) -> None:
+        if not reach.is_final or reach.began or self._reaches.pop(reach.number, None) is None:
+            return
+        if not reach.was_reached:
             self._events.append(Unreached(reach.number, reach.reason))
 
     def _end_dials(self, now: float, reach: Reach) -> None:

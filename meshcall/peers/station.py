@@ -16,21 +16,22 @@ from meshcall.core import Endpoint
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import OutsideSeen, OutsideWanted
-from meshcall.path.paths import direct, endpoint_of, is_tcp, relay_id, relayed
+from meshcall.path.paths import LAN, connection_of, direct, endpoint_of, is_stream, is_tcp, relay_id, relayed, stream
 from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged, RelayInDoubt
 from meshcall.peers.leasing import Leasing
-from meshcall.peers.ways import SocketKey, by_socket
+from meshcall.peers.ways import TO_LAN, SocketKey, by_socket
 from meshcall.record.resolver import callable_devices
 from meshcall.relay.core import RelayCore
 from meshcall.relay.discovery import Announce, Announcer, FindPeers
 from meshcall.relay.ends import Arrived, RelayEnds
-from meshcall.relay.places import endpoint_of_place, is_tcp_place, udp_place
+from meshcall.relay.places import Place, connection_of_place, endpoint_of_place, is_tcp_place, tcp_place, udp_place
 from meshcall.wire import relay as wire
 from meshcall.wire.link import KIND_PIECE, KIND_RESET, KIND_SEALED
 from meshcall.wire.path import Mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from meshcall.crypto.suite import Suite
@@ -57,6 +58,14 @@ class RelayPlan:
     """Whom it serves as a relay itself; None: nobody."""
     homes: tuple[Endpoint, ...] = ()
     """Relays of one's own home: taken first, and also where they are not for everybody."""
+    tcp_port: int | None = None
+    """Where its own relay takes TCP connections."""
+
+
+def _place_of(path: Path) -> Place:
+    """Where the far end of a link without a relay in between is."""
+    where = endpoint_of(path)
+    return tcp_place(where, connection_of(path)) if is_stream(path) else udp_place(where)
 
 
 class Station:
@@ -80,6 +89,8 @@ class Station:
         self.counters: Counter[str] = Counter()
         self.peers = peers
         self.relay: RelayCore | None = None
+        self.taker: Callable[[float, PeerEvent], bool] | None = None
+        """Hears of what is for those above, and says whether it is for nobody else."""
         self.leases_changed = False
         """The record should name other leases; the owner reads and clears it."""
         self._rng = rng
@@ -92,13 +103,19 @@ class Station:
         self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
+        self._mapped: tuple[Endpoint, ...] = ()
         self._watch = PortWatch()
         self._shown: Endpoint | None = None
         self._seen: dict[Endpoint, None] = {}
+        self.is_udp_barred = False
+        """Relays are reached over TCP."""
         if plan.policy is not None and plan.policy.mode != "off":
             # of the device's secret, so that a relay that starts again knows its leases
             secret = blake2b(device.secret, digest_size=32, person=b"meshcall relay").digest()
-            self.relay = RelayCore(now, suite=suite, policy=plan.policy, static=device.public, secret=secret)
+            self.relay = RelayCore(
+                now, suite=suite, policy=plan.policy, static=device.public, secret=secret,
+                tcp_port=plan.tcp_port,
+            )  # fmt: skip
 
     # Commands
 
@@ -113,6 +130,7 @@ class Station:
                 wanted=self._plan.leases,
                 homes=self._plan.homes,
             )
+            self._leasing.set_tcp(now, self.is_udp_barred)
             self._ends.holder = self._leasing.holder
         is_open = self.relay is not None and self.relay.policy.mode == "open"
         if self._announcer is None and is_open and reachable:
@@ -154,12 +172,41 @@ class Station:
         """Take a datagram that is not the DHT's."""
         kind = data[0] if data else -1
         if KIND_PIECE <= kind <= KIND_RESET:
+            self.peers.reaches.heard_at = now
             self.peers.receive(now, direct(source), data)
         elif kind == wire.MAGIC:
-            self._relay_frame(now, source, data)
+            self._relay_frame(now, udp_place(source), data)
         else:
             self.counters["unknown kind"] += 1
             return
+        self.carry(now)
+
+    def receive_tcp(self, now: float, place: Place, data: bytes) -> None:
+        """Take a datagram from a TCP connection: number 0 is ours to a relay, others are with our own relay."""
+        kind = data[0] if data else -1
+        if KIND_PIECE <= kind <= KIND_RESET:
+            self.peers.receive(now, stream(endpoint_of_place(place), connection_of_place(place)), data)
+        elif kind == wire.MAGIC:
+            self._relay_frame(now, place, data)
+        else:
+            self.counters["unknown kind over TCP"] += 1
+            return
+        self.carry(now)
+
+    def serves(self, place: Place) -> bool:
+        """Whether our relay serves whoever is at this TCP connection: everybody, or those known by a link on it."""
+        if self.relay is None or not connection_of_place(place):
+            return False
+        policy = self.relay.policy
+        path = stream(endpoint_of_place(place), connection_of_place(place))
+        return policy.mode == "open" or any(policy.serves(each) for each in self.peers.identities_at(path))
+
+    def tcp_gone(self, now: float, place: Place) -> None:
+        """A TCP connection ended, or ours could not be opened."""
+        if connection_of_place(place) and self.relay is not None:
+            self.relay.gone(now, place)
+        elif self._leasing is not None:
+            self._leasing.holder.gone(now, place)
         self.carry(now)
 
     def receive_extra(self, now: float, key: SocketKey, source: Endpoint, data: bytes) -> None:
@@ -169,6 +216,14 @@ class Station:
             self.carry(now)
         else:
             self.counters["not sealed, by an extra socket"] += 1
+
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group, from a neighbour: a piece of a first message."""
+        if data[:1] == bytes([KIND_PIECE]):
+            self.peers.receive_lan(now, direct(source), data)
+            self.carry(now)
+        else:
+            self.counters["lan: no piece"] += 1
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
@@ -213,18 +268,31 @@ class Station:
         """What the record should name."""
         return self._leasing.leases if self._leasing is not None else ()
 
-    def _relay_frame(self, now: float, source: Endpoint, data: bytes) -> None:
+    @property
+    def relays_over_tcp(self) -> tuple[Place, ...]:
+        """Where our leases' relays take TCP connections."""
+        return tuple(
+            tcp_place(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), 0)
+            for lease in self.leases
+            for where in (lease.v4, lease.v6)
+            if where is not None and lease.tcp_port is not None
+        )
+
+    def _relay_frame(self, now: float, source: Place, data: bytes) -> None:
         kind = data[1] if len(data) > 1 else -1
+        is_ours = is_tcp_place(source) and not connection_of_place(source)
         if kind in _FOR_A_RELAY:
-            if self.relay is None:
+            if self.relay is None or is_ours:
                 self.counters["no relay here"] += 1
             else:
-                self.relay.receive(now, udp_place(source), data)
+                self.relay.receive(now, source, data)
         elif kind == wire.HELLO_ANSWER:
             if self._leasing is not None:
                 self._leasing.search.receive(now, source, data)
         else:
-            self._ends.receive(now, udp_place(source), data)
+            if not is_tcp_place(source):
+                self.peers.reaches.heard_at = now
+            self._ends.receive(now, source, data)
 
     # Carrying
 
@@ -234,7 +302,7 @@ class Station:
         while self._carry_peers(now) or self._carry_ends(now) or (leasing is not None and leasing.carry(now)):
             pass
         if leasing is not None:
-            self._outbox += [(endpoint_of_place(place), data) for place, data in leasing.outbox]
+            self._outbox += [(Endpoint(place), data) for place, data in leasing.outbox]
             leasing.outbox.clear()
             if leasing.changed:
                 leasing.changed = False
@@ -262,25 +330,28 @@ class Station:
         if self.relay is not None:
             said, self.relay.messages[:] = list(self.relay.messages), []
             for link, data in said:
-                self.peers.send_lease_message(now, link, data)
+                self.peers.say(now, link, data)
             self.relay.events.clear()
         return bool(arrived or said)
 
     def _send(self, now: float) -> None:
         for path, data in self.peers.outbox:
             lease = relay_id(path)
-            if lease is None:
+            if path == LAN:
+                self._outbox.append((TO_LAN, data))
+            elif is_stream(path):
+                self._outbox.append((Endpoint(_place_of(path)), data))
+            elif lease is None:
                 where, key = endpoint_of(path), self.peers.kept.get(path)
                 self._outbox.append((where if key is None else by_socket(where, key), data))
-            elif is_tcp(path):
-                self.counters["no TCP"] += 1
             else:
-                self._ends.send(now, udp_place(endpoint_of(path)), lease, data)
+                where = endpoint_of(path)
+                self._ends.send(now, tcp_place(where, 0) if is_tcp(path) else udp_place(where), lease, data)
         self.peers.outbox.clear()
         self._outbox += self.peers.special
         self.peers.special.clear()
         for frames in (self._ends.outbox, self.relay.outbox if self.relay is not None else []):
-            self._outbox += [(endpoint_of_place(place), data) for place, data in frames]
+            self._outbox += [(Endpoint(place), data) for place, data in frames]
             frames.clear()
 
     def _take(self, now: float, event: PeerEvent) -> None:
@@ -294,7 +365,7 @@ class Station:
             self._lease_message(now, event)
         elif isinstance(event, Moved):
             if relay is not None and relay_id(event.path) is None:
-                relay.moved(now, event.link, udp_place(endpoint_of(event.path)))
+                relay.moved(now, event.link, _place_of(event.path))
         elif isinstance(event, RelayInDoubt):
             if leasing is not None:
                 leasing.look(now)
@@ -309,7 +380,8 @@ class Station:
         else:
             if isinstance(event, LinkDown) and relay is not None:
                 relay.closed(now, event.link)
-            self._events.append(event)
+            if self.taker is None or not self.taker(now, event):
+                self._events.append(event)
 
     def _lease_message(self, now: float, event: LeaseMessage) -> None:
         if self._leasing is not None and self._leasing.owns(event.link):
@@ -323,7 +395,7 @@ class Station:
         if relay_id(path) is not None:
             self.counters["lease asked for through a relay"] += 1
             return
-        self.relay.message(now, event.link, identity, static, udp_place(endpoint_of(path)), event.data)
+        self.relay.message(now, event.link, identity, static, _place_of(path), event.data)
 
     # Where this device is
 
@@ -337,11 +409,24 @@ class Station:
         self._outside = tuple(outside)
         self._tell(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to us."""
+        self._mapped = tuple(mapped)
+        self._tell(now)
+
     def sighted(self, now: float, sightings: Iterable[tuple[Endpoint, Endpoint]]) -> None:
         """Who answered a question of ours, and at which endpoint it saw us."""
         for observer, seen in sightings:
             self._watch.note(now, observer, seen)
         self._tell(now)
+
+    def set_udp_barred(self, now: float, barred: bool) -> None:
+        """UDP goes nowhere in this network (True), or it does (again): how relays are reached follows."""
+        self.peers.reaches.is_barred = barred
+        self.is_udp_barred = barred
+        if self._leasing is not None:
+            self._leasing.set_tcp(now, barred)
+        self.carry(now)
 
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept."""
@@ -363,5 +448,5 @@ class Station:
             self._shown = last  # of a NAT with a port for each destination one is as good as any
         observed = dict.fromkeys((*self._outside, *self._seen, *(() if self._shown is None else (self._shown,))))
         leases = self._leasing.candidates() if self._leasing is not None else []
-        candidates = gather(hosts=self._hosts, observed=observed, leases=leases)
+        candidates = gather(hosts=self._hosts, observed=observed, mapped=self._mapped, leases=leases)
         self.peers.set_local(now, candidates, ports)

@@ -1,4 +1,4 @@
-"""Ways out that are more than an endpoint: with a low time to live, or from an extra socket.
+"""Ways out that are more than an endpoint: with a low time to live, from an extra socket, to the local networks.
 
 They stand in a node's outbox in the place of an endpoint and are told apart by their length, so that
 the common case costs nothing.  `meshcall.relay.places` has the third kind, TCP connections.
@@ -18,6 +18,10 @@ _KEY = struct.Struct("!IH")
 _LINK_MAX = 2**32 - 1
 _SOCKET_SIZES = tuple(size + _KEY.size for size in _ENDPOINTS)
 _LOW_SIZES = (*_ENDPOINTS, *_SOCKET_SIZES)
+
+
+TO_LAN = Endpoint(b"\x04")
+"""The way to all devices of the local networks."""
 
 
 class SocketKey(NamedTuple):

@@ -80,6 +80,8 @@ class Mapper:
         self.counters: Counter[str] = self._exits.counters
         self.mapped: Mapped | None = None
         """What is in force."""
+        self.reason = ""
+        """Why nothing is in force, in short fixed words; empty while it is, or while we ask for the first time."""
         self._gateway: Gateway | None = None
         self._left: list[type[Client]] = []
         """Protocols not yet tried in this round."""
@@ -97,6 +99,11 @@ class Mapper:
     def is_idle(self) -> bool:
         """Nothing is under way and nothing in force: after `stop`, the driver may end."""
         return self._client is None
+
+    @property
+    def ends(self) -> float | None:
+        """Until when the mapping in force holds unless renewed; without one, when it is asked for again."""
+        return self._retry_at if self.mapped is None else self._expires
 
     def set_gateway(self, now: float, gateway: Gateway | None) -> None:
         """The default gateway is this one; call again after any change of the network, also with the same one."""
@@ -209,6 +216,7 @@ class Mapper:
             wait = max(self._retry_wait, self._error_wait)
             self._retry_at = now + wait * self._rng.uniform(0.9, 1.1)
             self._retry_wait = min(2 * self._retry_wait, RETRY_SECONDS_MAX)
+            self.reason = reason
             self.events.append(Unmapped(None, reason))
             return
         self._client = self._left.pop(0)(gateway, self._port, self._secret, self._rng, self._exits)
@@ -249,6 +257,7 @@ class Mapper:
         self._expires = now + life
         self._renew_at = now + life * (RENEW_AT + self._rng.uniform(0, RENEW_SPREAD))
         current = Mapped(grant.outside, self._client.name, is_private(grant.outside))
+        self.reason = ""
         if current != self.mapped:
             self.mapped = current
             self.events.append(current)
@@ -284,7 +293,7 @@ class Mapper:
     def _lost(self, reason: str) -> None:
         if self.mapped is not None:
             self.events.append(Unmapped(self.mapped.outside, reason))
-            self.mapped = None
+            self.mapped, self.reason = None, reason
 
     def _clear(self) -> None:
         self._client, self._asking, self._left = None, False, []

@@ -29,6 +29,11 @@ class RelayCandidate:
     """Whether it is one's own (family, company): taken first, and not replaced by a faster one."""
 
     @property
+    def tcp_endpoint(self) -> Endpoint | None:
+        """Where it takes frames over TCP."""
+        return None if self.tcp_port is None else Endpoint(self.endpoint[:-2] + self.tcp_port.to_bytes(2, "big"))
+
+    @property
     def family(self) -> int:
         """4 or 6."""
         return 4 if len(self.endpoint) == ENDPOINT_V4_BYTES else 6

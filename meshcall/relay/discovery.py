@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, port_of
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.dht.node_id import subnet_of
 from meshcall.errors import BadPacket
 from meshcall.relay.candidate import RelayCandidate
+from meshcall.relay.places import TCP_PORT, Place, endpoint_of_place, is_tcp_place, is_tcp_port, tcp_place, udp_place
 from meshcall.wire import relay as wire
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ SHARDS_SAMPLED = 3
 """Of one search."""
 PROBED_MAX = 32
 """Endpoints asked in one search."""
+PROBED_TCP_MAX = 8
+"""Over TCP, where each takes one or two connections."""
 PROBED_PER_SUBNET_MAX = 2
 """A crowd of addresses in one place cannot fill a sample."""
 HELLOS = 3
@@ -47,6 +50,12 @@ HELLO_SPACING_SECONDS = 0.01
 PROBE_SECONDS = 2.0
 """After the last hello a search waits so long for answers."""
 SEARCH_SECONDS_MAX = 30.0
+
+
+def tcp_places(endpoint: Endpoint) -> tuple[Place, ...]:
+    """Where a relay that is known by its UDP endpoint may listen for TCP: at 443, and at the port of that number."""
+    https = Endpoint(endpoint[:-2] + TCP_PORT.to_bytes(2, "big"))
+    return tuple(tcp_place(each, 0) for each in dict.fromkeys((https, endpoint)) if is_tcp_port(port_of(each)))
 
 
 def info_hash(shard: int) -> bytes:
@@ -123,10 +132,11 @@ class SearchFinished:
 class _Probe:
     """Hellos to one endpoint."""
 
-    __slots__ = ("due", "endpoint", "info", "round_trip", "sent", "tries")
+    __slots__ = ("due", "endpoint", "info", "place", "round_trip", "sent", "tries")
 
-    def __init__(self, endpoint: Endpoint, due: float) -> None:
+    def __init__(self, endpoint: Endpoint, place: Place, due: float) -> None:
         self.endpoint = endpoint
+        self.place = place
         self.due = due
         self.sent: list[tuple[bytes, float]] = []
         """Hellos without an answer: number, time."""
@@ -139,15 +149,18 @@ class RelaySearch:
     """A device's side; one search at a time, started by `search`."""
 
     def __init__(self, *, rng: Random, own_static: bytes = b"") -> None:
-        self.outbox: list[tuple[Endpoint, bytes]] = []
+        self.outbox: list[tuple[Place, bytes]] = []
         self.requests: list[FindPeers] = []
+        self.is_tcp = False
+        """UDP is barred here: relays are asked over TCP."""
         self.events: list[SearchFinished] = []
         self.counters: Counter[str] = Counter()
         self._rng = rng
         self._own_static = own_static
         self._waiting: set[int] = set()
         self._tag = 0
-        self._probes: dict[Endpoint, _Probe] = {}
+        self._probes: dict[Place, _Probe] = {}
+        self._endpoints: set[Endpoint] = set()
         self._subnets: Counter[bytes] = Counter()
         self._spaced = 0.0
         self._end: float | None = None
@@ -173,6 +186,7 @@ class RelaySearch:
         if self._end is not None:
             return
         self._probes.clear()
+        self._endpoints.clear()
         self._subnets.clear()
         self._spaced = now
         self._last_due = now
@@ -185,6 +199,12 @@ class RelaySearch:
             self._waiting.add(self._tag)
             self.requests.append(FindPeers(info_hash(shard), self._tag))
 
+    def stop(self) -> None:
+        """End a search without a result."""
+        self._end = None
+        self._waiting.clear()
+        self._probes.clear()
+
     def answered(self, now: float, tag: int, answer: PeersFound | PeersFinished) -> None:
         """What the DHT found in a shard."""
         if tag not in self._waiting:
@@ -196,7 +216,7 @@ class RelaySearch:
         if isinstance(answer, PeersFinished):
             self._waiting.discard(tag)
 
-    def receive(self, now: float, source: Endpoint, data: bytes) -> None:
+    def receive(self, now: float, source: Place, data: bytes) -> None:
         """Take the answer to a hello."""
         probe = self._probes.get(source)
         if probe is None:
@@ -231,7 +251,7 @@ class RelaySearch:
                 probe.due = now + HELLO_EVERY_SECONDS if probe.tries < enough else float("inf")
                 self._last_due = now
                 self.counters["hellos"] += 1
-                self.outbox.append((probe.endpoint, wire.hello(number)))
+                self.outbox.append((probe.place, wire.hello(number)))
         if now >= self._end or (self._all_asked() and (now >= self._last_due + PROBE_SECONDS or self._all_answered())):
             self._finish()
 
@@ -252,15 +272,17 @@ class RelaySearch:
     def _probe(self, now: float, endpoint: Endpoint) -> None:
         subnet = subnet_of(endpoint)
         if (
-            endpoint in self._probes
-            or len(self._probes) >= PROBED_MAX
+            endpoint in self._endpoints
+            or len(self._endpoints) >= (PROBED_TCP_MAX if self.is_tcp else PROBED_MAX)
             or self._subnets[subnet] >= PROBED_PER_SUBNET_MAX
             or not int.from_bytes(endpoint[-2:], "big")
         ):
             return
         self._subnets[subnet] += 1
         self._spaced = max(now, self._spaced) + HELLO_SPACING_SECONDS
-        self._probes[endpoint] = _Probe(endpoint, self._spaced)
+        self._endpoints.add(endpoint)
+        for place in tcp_places(endpoint) if self.is_tcp else (udp_place(endpoint),):
+            self._probes[place] = _Probe(endpoint, place, self._spaced)
 
     def _finish(self) -> None:
         found: dict[bytes, RelayCandidate] = {}
@@ -272,13 +294,14 @@ class RelaySearch:
             if not is_home and not (info.is_open and info.accepts):
                 self.counters["relay takes nobody"] += 1
                 continue
+            tcp_port = port_of(endpoint_of_place(probe.place)) if is_tcp_place(probe.place) else info.tcp_port
             candidate = RelayCandidate(
-                info.static, probe.endpoint, info.tcp_port, probe.round_trip, info.load_percent, is_home
+                info.static, probe.endpoint, tcp_port, probe.round_trip, info.load_percent, is_home
             )
             other = found.get(info.static)
             if other is None or candidate.cost < other.cost:
                 found[info.static] = candidate
-        self.events.append(SearchFinished(tuple(sorted(found.values(), key=lambda each: each.cost)), len(self._probes)))
-        self._end = None
-        self._waiting.clear()
-        self._probes.clear()
+        self.events.append(
+            SearchFinished(tuple(sorted(found.values(), key=lambda each: each.cost)), len(self._endpoints))
+        )
+        self.stop()

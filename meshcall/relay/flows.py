@@ -131,7 +131,8 @@ class Tables:
         """What was put into and taken out of `routes`, for a driver that keeps a table of its own."""
         self._quotas = quotas
         self._source_bytes_per_second = source_bytes_per_second
-        self._track_changes = track_changes
+        self.track_changes = track_changes
+        """Whether `changes` is kept: only while somebody empties it."""
 
     @property
     def tentative(self) -> int:
@@ -185,7 +186,7 @@ class Tables:
         for route in flow.routes:
             key = route.frame_id + route.source
             self.routes[key] = route
-            if self._track_changes:
+            if self.track_changes:
                 self.changes.append((key, route))
 
     def move_holder(self, now: float, lease: Lease, place: Place | None) -> None:
@@ -203,7 +204,7 @@ class Tables:
         for route in flow.routes:
             key = route.frame_id + route.source
             del self.routes[key]
-            if self._track_changes:
+            if self.track_changes:
                 self.changes.append((key, None))
         flow.routes = None
         flow.lease.established -= 1

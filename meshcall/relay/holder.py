@@ -137,6 +137,9 @@ class RelayHolder:
         """UDP is barred here (True), or not (any more): all relays are dialled anew."""
         if tcp != self._tcp:
             self._tcp = tcp
+            for seat in self._seats.values():
+                if seat.stage is Stage.DIALING:
+                    self._dial(now, seat)
             self.network_changed(now)
 
     def network_changed(self, now: float) -> None:
@@ -147,6 +150,16 @@ class RelayHolder:
                 self._check(now, seat)
             else:
                 self._go_back(now, seat)
+
+    def gone(self, now: float, place: Place) -> None:
+        """Our TCP connection to a relay ended, or could not be opened: show ourselves on a new one, then check."""
+        for seat in self._seats.values():
+            if seat.place != place or seat.link is None or seat.stage not in (Stage.PROVING, Stage.HELD) or seat.nonce:
+                continue  # a dial or check is under way and will tell
+            if now - seat.shown_at >= CHECK_AGAIN_SECONDS[0]:
+                seat.shown_at = now
+                seat.due = now + CHECK_AGAIN_SECONDS[0]
+                self.requests.append(Show(seat.link))
 
     def rotate(self, now: float) -> None:
         """New lease ids (the record begins a new period); old ones live on for `OVERLAP_SECONDS`."""

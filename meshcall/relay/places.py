@@ -13,7 +13,16 @@ from meshcall.core import ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES, Endpoint
 Place = NewType("Place", bytes)
 
 CONNECTION_BYTES = 4
+TCP_PORT = 443
+"""Where networks that bar UDP mostly let TCP pass."""
+PORT_LEAST = 1024
 _TCP_SIZES = (ENDPOINT_V4_BYTES + CONNECTION_BYTES, ENDPOINT_V6_BYTES + CONNECTION_BYTES)
+
+
+def is_tcp_port(port: int) -> bool:
+    """Whether a relay may take TCP at a port: those below 1024 are other people's services, but 443 is where it
+    has to be, and nobody shall have us connect to the others by naming them as a relay."""
+    return port == TCP_PORT or port >= PORT_LEAST
 
 
 def udp_place(endpoint: Endpoint) -> Place:
@@ -24,6 +33,11 @@ def udp_place(endpoint: Endpoint) -> Place:
 def tcp_place(endpoint: Endpoint, connection: int) -> Place:
     """The place at the other end of a TCP connection; `connection` is below 2**32."""
     return Place(endpoint + connection.to_bytes(CONNECTION_BYTES, "big"))
+
+
+def connection_of_place(place: Place) -> int:
+    """The number of a TCP connection; 0 where we opened it."""
+    return int.from_bytes(place[-CONNECTION_BYTES:], "big")
 
 
 def is_tcp_place(place: bytes) -> bool:

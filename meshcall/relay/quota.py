@@ -19,9 +19,14 @@ LOAD_SECONDS = 1.0
 SQUEEZE_BELOW = 0.5
 RELAX_ABOVE = 0.9
 """Leases are held to a fair share from when this share of the uplink's burst is left until that is left again."""
+PAUSE_SECONDS = 0.15
+"""After a longer pause packets may have waited for us, and that is no flood: the uplink may save up what it brought."""
+PAUSE_FADES = 4
+"""And loses it in four times as long as the pause took, where it is not used."""
 SQUEEZED_BUDGET = 0.85
 """Share of the budget that all leases get together meanwhile, so that the uplink recovers."""
 SQUEEZED_BURST_SECONDS = 0.1
+"""What a lease can save up meanwhile; after a longer pause of the relay, as much as the pause has brought."""
 PACKET_OVERHEAD_BYTES = 28
 """IPv4 and UDP headers, counted for every packet."""
 
@@ -40,10 +45,9 @@ class Allowance:
         self.refused = 0
         """What it wanted since then and did not get, for whatever reason."""
 
-    def refill(self, gain: int) -> None:
-        """Add to what is left, up to the burst."""
-        left = self.left + gain
-        self.left = self.before = left if left < self.burst else self.burst
+    def refill(self, gain: int, most: int) -> None:
+        """Add to what is left, up to `most`."""
+        self.left = self.before = min(self.left + gain, most)
 
     def cut(self, ceiling: int) -> None:
         """Take away what was saved up beyond `ceiling`."""
@@ -114,7 +118,9 @@ class Quotas:
         gained = min(elapsed, ELAPSED_SECONDS_MAX)
         uplink = self.uplink
         used = uplink.before - uplink.left
-        uplink.refill(int(uplink.rate * gained))
+        gain = int(uplink.rate * gained)
+        most = uplink.burst + (gain if elapsed > PAUSE_SECONDS else 0)
+        uplink.refill(gain, max(most, uplink.left - gain // PAUSE_FADES))
         self.load += min(elapsed / LOAD_SECONDS, 1.0) * (used / (uplink.rate * elapsed) - self.load)
         leases = list(self._leases)  # another thread may add some meanwhile
         if uplink.left < uplink.burst * SQUEEZE_BELOW:
@@ -125,7 +131,7 @@ class Quotas:
         self._refill(leases, gained, self.fair_share)
         self._refill(list(self._sources), gained, None)
         if self.fair_share is not None:
-            ceiling = max(int(self.fair_share * SQUEEZED_BURST_SECONDS), self.packet_bytes_min)
+            ceiling = max(int(self.fair_share * max(SQUEEZED_BURST_SECONDS, gained)), self.packet_bytes_min)
             for lease in leases:
                 lease.cut(ceiling)
 
@@ -137,7 +143,8 @@ class Quotas:
                 rate = allowance.rate
                 gain = int((rate if rate_max is None else min(rate, rate_max)) * seconds)
             left = allowance.left + gain
-            allowance.left = allowance.before = left if left < allowance.burst else allowance.burst
+            most = allowance.burst if allowance.burst > gain else gain
+            allowance.left = allowance.before = left if left < most else most
             allowance.refused = 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from meshcall.core import Endpoint
 from meshcall.relay.candidate import RelayCandidate
 from meshcall.relay.places import Place, is_tcp_place, tcp_place, udp_place
 from meshcall.wire import relay as wire
@@ -58,6 +57,7 @@ class Seat:
         "link",
         "nonce",
         "place",
+        "shown_at",
         "stage",
         "tcp_port",
         "tries",
@@ -80,6 +80,8 @@ class Seat:
         self.tries = 0
         self.checked_at = float("-inf")
         """When a check was last sent."""
+        self.shown_at = float("-inf")
+        """When something authentic was last sent because a connection ended."""
         self.tcp_port: int | None = None
         self._number = 0
 
@@ -95,11 +97,8 @@ class Seat:
 
     def set_place(self, tcp: bool) -> None:
         """Reach the relay over TCP or UDP from here on."""
-        where = self.candidate.endpoint
-        if tcp and self.candidate.tcp_port is not None:
-            self.place = tcp_place(Endpoint(where[:-2] + self.candidate.tcp_port.to_bytes(2, "big")), 0)
-        else:
-            self.place = udp_place(where)
+        where = self.candidate.tcp_endpoint
+        self.place = tcp_place(where, 0) if tcp and where is not None else udp_place(self.candidate.endpoint)
 
     def number(self) -> int:
         """A fresh number for a lease message; the oldest unanswered ones are forgotten."""

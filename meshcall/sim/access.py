@@ -44,11 +44,16 @@ ACCESS_KINDS: dict[str, tuple[Layer, ...]] = {
     "sequential": (Layer(NatKind(ADDRESS_AND_PORT, ADDRESS_AND_PORT, "sequential")),),
     "carrier": (_LINUX, _PORT_RESTRICTED),
     "carrier symmetric": (_LINUX, _SYMMETRIC),
+    "tcp only": (_LINUX,),
 }
 """Boxes from the inside out.  A firewall is a box with the address of the one host behind it, so it translates nothing.
 
-linux: port restricted, keeps the port; symmetric and sequential: another outside port for each destination.
+linux: port restricted, keeps the port; symmetric and sequential: another outside port for each destination;
+tcp only: a network that bars UDP.
 """
+
+
+BARS_UDP = frozenset({"tcp only"})
 
 
 class Place(NamedTuple):
@@ -60,6 +65,8 @@ class Place(NamedTuple):
     nat: Nat | Carrier | None
     outer: bytes
     """The address that the internet sees."""
+    bars_udp: bool = False
+    """Only TCP connections leave here."""
 
     def forget(self) -> None:
         """All boxes here lose their mappings."""
@@ -110,7 +117,7 @@ def new_place(world: World, kind: str, rng: Random, expiry: Expiry) -> Place:
     world.network.boxes[address] = outer
     inside = address if kind == "firewall" else INSIDE + bytes([rng.randrange(2, 255)])
     if len(layers) == 1:
-        return Place(inside, line, outer, address)
+        return Place(inside, line, outer, address, kind in BARS_UDP)
     home = Nat(BETWEEN, line, layers[0].kind, rng, expiry, layers[0].hairpin)
     return Place(inside, line, Carrier(home, outer), address)
 

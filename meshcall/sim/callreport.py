@@ -9,7 +9,7 @@ import itertools
 from html import escape
 from typing import Any
 
-from meshcall.sim.plots import Plot, Series
+from meshcall.plots import Plot, Series
 from meshcall.sim.tally import quantile
 
 COLOURS = {"direct": "--c3", "relayed": "--c1", "broken": "--c5", "failed": "--c2"}

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
+from meshcall.core import Endpoint
 from meshcall.dht.config import DhtConfig
 from meshcall.identity import Device as Keys
 from meshcall.identity import Identity
@@ -22,13 +23,13 @@ from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordFound, RecordUpdated
 from meshcall.relay.policy import RelayPolicy
-from meshcall.sim.access import ACCESS_KINDS, new_place
+from meshcall.sim.access import ACCESS_KINDS, BARS_UDP, new_place
 from meshcall.sim.device import Device
 from meshcall.sim.nat import Expiry
 from meshcall.sim.paper_kem import PaperKem
+from meshcall.sim.streams import TCP_PORT, Streams
 
 if TYPE_CHECKING:
-    from meshcall.core import Endpoint
     from meshcall.path.paths import Path
     from meshcall.sim.scenario import Calls
     from meshcall.sim.world import World
@@ -39,6 +40,8 @@ PORT = 6881
 HAIR_SECONDS = 0.001
 SILENT_SECONDS = 2.0
 """A call in which nothing came back for so long before its end is broken."""
+RELAYS_KNOWN = 3
+"""Who has no UDP knows so many relays beforehand."""
 FIRST_NUMBER = 1_000_000
 """Devices are numbered from here, so that they are not taken for hosts of the DHT alone."""
 
@@ -104,6 +107,7 @@ class Callers:
         self.people: list[Member] = []
         self.calls: list[Call] = []
         self.phase = ""
+        self.streams = Streams(world.network, world.schedule)
         self._expiry = Expiry(world.settings.nat_life_seconds)
         self._open: list[Call] = []
         self._by_reach: dict[tuple[int, int], Call] = {}
@@ -111,6 +115,8 @@ class Callers:
         self._by_link: dict[tuple[int, int], Call] = {}
         self._round = 0
         self._last_begins = 0.0
+        self._has_tcp = any(settings.access.get(kind) for kind in BARS_UDP)
+        """Relays take TCP in worlds where somebody needs it."""
         self._add_all()
         self._known = frozenset(member.identity.public for member in self.people)
 
@@ -131,7 +137,7 @@ class Callers:
         world = self.world
         number = FIRST_NUMBER + len(self.relays) + len(self.people)
         place = new_place(world, access, world.rng, self._expiry)
-        device = Device(world, number, place, PORT, self._heard, uplink)
+        device = Device(world, number, place, PORT, self._heard, self.streams, uplink)
         suite = world.suite
         return Member(kind, device, Identity.new(suite), Keys.new(suite))
 
@@ -143,7 +149,12 @@ class Callers:
         plan = RelayPlan()
         if is_relay:
             budget = int(self.settings.relay_uplink_kbit * 125)
-            plan = RelayPlan(0, RelayPolicy(mode="open", bytes_per_second=budget))
+            plan = RelayPlan(
+                0, RelayPolicy(mode="open", bytes_per_second=budget), tcp_port=TCP_PORT if self._has_tcp else None
+            )
+            if self._has_tcp:
+                where = member.device.endpoint
+                self.streams.listeners[Endpoint(where[:-2] + TCP_PORT.to_bytes(2, "big"))] = member.device
         node = Node(
             now, UNIX_SECONDS + now, rng=world.chance, suite=world.suite, kem=PaperKem(world.chance),
             config=DhtConfig(k=world.scenario.node.k, reachable="yes" if is_relay else "auto"),
@@ -151,6 +162,9 @@ class Callers:
         )  # fmt: skip
         member.device.run(now, node)
         node.start(now, world.routers)
+        if member.device.place.bars_udp:  # its owner was told of some relays; how else would it begin?
+            known = world.rng.sample(self.relays, min(RELAYS_KNOWN, len(self.relays)))
+            node.carrier.offer(now, [relay.device.endpoint for relay in known])
         node.publish(now, member.identity, member.keys)
         member.device.drain(now)
 

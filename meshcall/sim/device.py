@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
 from meshcall.peers.ways import SocketKey, SocketsOver, take_apart
-from meshcall.sim.access import Place, leave
+from meshcall.relay.places import Place, endpoint_of_place, is_tcp_place
+from meshcall.sim.access import Place as Access
+from meshcall.sim.access import leave
 from meshcall.sim.host import Host
 
 if TYPE_CHECKING:
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
     from meshcall.node import Node
     from meshcall.sim.host import NodeCore
     from meshcall.sim.nat import Nat
+    from meshcall.sim.streams import Streams
     from meshcall.sim.world import World
 
 HEADER_BYTES = 28
 """IPv4 and UDP; an uplink carries them too."""
+TCP_HEADER_BYTES = 42
+"""IPv4, TCP and the length of a record."""
 QUEUE_SECONDS_MAX = 0.25
 """A datagram that would wait longer before an uplink is dropped."""
 NOTICED_SECONDS = 0.05
@@ -61,6 +66,7 @@ class Device(Host):
         "place",
         "said",
         "sent_bytes",
+        "streams",
         "uplink",
         "world",
     )
@@ -69,9 +75,10 @@ class Device(Host):
         self,
         world: World,
         number: int,
-        place: Place,
+        place: Access,
         port: int,
         said: Callable[[float, Device, Any], None],
+        streams: Streams,
         uplink: float = inf,
     ) -> None:
         """`said`: hears what the node says; `uplink`: bytes per second."""
@@ -82,10 +89,13 @@ class Device(Host):
         self.world = world
         self.place = place
         self.said = said
+        self.streams = streams
         self.uplink = uplink
         self.node: Node | None = None
         self.sent_bytes = 0
-        self.counters = {"dropped before the uplink": 0, "with a low time to live": 0, "extra sockets": 0}
+        self.counters = {
+            "barred": 0, "dropped before the uplink": 0, "with a low time to live": 0, "extra sockets": 0,
+        }  # fmt: skip
         self._free_at = 0.0
         self._extra: dict[SocketKey, ExtraSocket] = {}
         self._next_port = EXTRA_PORT
@@ -103,7 +113,7 @@ class Device(Host):
             node.set_local_addresses(now, [self.endpoint])
             self.drain(now)
 
-    def move(self, now: float, place: Place) -> None:
+    def move(self, now: float, place: Access) -> None:
         """Be in another network from this moment; the node is told a little later."""
         if self.place.nat is None:
             self.network.doors.pop(self.endpoint, None)
@@ -119,6 +129,7 @@ class Device(Host):
         if self.node is not None:
             self.node.set_local_addresses(now, [self.endpoint])
             self.node.network_changed(now)
+            self.streams.drop(now, self)
             self.drain(now)
 
     # In
@@ -134,6 +145,20 @@ class Device(Host):
             self.received += 1
             self.network.delivered_to_host(now, source, dest, data)
             self.node.people.receive_extra(now, key, source, data)
+            self.drain(now)
+
+    def arrive_stream(self, now: float, place: Place, data: bytes) -> None:
+        """Take a datagram from a TCP connection."""
+        if self.node is not None:
+            self.received += 1
+            self.network.delivered_to_host(now, endpoint_of_place(place), self.endpoint, data)
+            self.node.receive_tcp(now, place, data)
+            self.drain(now)
+
+    def stream_gone(self, now: float, place: Place) -> None:
+        """A TCP connection is over."""
+        if self.node is not None:
+            self.node.tcp_gone(now, place)
             self.drain(now)
 
     # Out
@@ -152,23 +177,30 @@ class Device(Host):
         if len(way) == ENDPOINT_V4_BYTES:
             self._leave(now, self, way, data)
             return
+        if is_tcp_place(way):
+            self._leave(now, None, Endpoint(way), data)
+            return
         parts = take_apart(way)
         if parts is None:
             return
         dest, key, low_ttl = parts
         socket = self if key is None else self._socket(key)
-        if low_ttl:
+        if low_ttl and not self.place.bars_udp:
             self.counters["with a low time to live"] += 1
             if socket.nat is not None:
                 socket.nat.outbound(now, socket, dest)  # it opens the way and ends before the other side
         else:
             self._leave(now, socket, dest, data)
 
-    def _leave(self, now: float, socket: Host, dest: Endpoint, data: bytes) -> None:
-        size = len(data) + HEADER_BYTES
+    def _leave(self, now: float, socket: Host | None, dest: Endpoint, data: bytes) -> None:
+        """By the uplink, and from there as a datagram of this socket, or along a TCP connection (no socket)."""
+        if socket is not None and self.place.bars_udp:
+            self.counters["barred"] += 1
+            return
+        size = len(data) + (HEADER_BYTES if socket is not None else TCP_HEADER_BYTES)
         if self.uplink == inf:
             self.sent_bytes += size
-            self.network.send(now, socket, dest, data)
+            self._go(now, socket, dest, data)
             return
         begins = max(now, self._free_at)
         if begins - now > QUEUE_SECONDS_MAX:
@@ -178,8 +210,14 @@ class Device(Host):
         self._free_at = begins + size / self.uplink
         self.schedule.at(self._free_at, self._left, socket, dest, data)
 
-    def _left(self, now: float, socket: Host, dest: Endpoint, data: bytes) -> None:
+    def _left(self, now: float, socket: Host | None, dest: Endpoint, data: bytes) -> None:
         if self.core is not None:
+            self._go(now, socket, dest, data)
+
+    def _go(self, now: float, socket: Host | None, dest: Endpoint, data: bytes) -> None:
+        if socket is None:
+            self.streams.send(now, self, Place(dest), data)
+        else:
             self.network.send(now, socket, dest, data)
 
     # Extra sockets

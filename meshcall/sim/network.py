@@ -160,6 +160,15 @@ class Network:
             self.counters["too long"] += 1
         heappush(self._heap, (now + delay, next(self._number), door.arrive, source, dest, data))
 
+    def delay(self, near: Line, far: Line) -> float:
+        """Seconds that a packet takes from line to line, this time."""
+        spread = self._spread[self._bits(SPREAD_BITS)]
+        return near.row[far.site] + near.lag + far.lag + (near.jitter + far.jitter) * spread
+
+    def misfortune(self, now: float, near: Line, far: Line) -> float | None:
+        """Seconds that a packet is held back beyond its delay; None where it is lost."""
+        return self._misfortune(now, near, far) if self._rough else 0.0
+
     def _misfortune(self, now: float, near: Line, far: Line) -> float | None:
         """Seconds that a packet is held back beyond its delay; None where it is lost."""
         what, rng = self._weather, self._rng

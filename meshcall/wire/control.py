@@ -1,7 +1,7 @@
 """What tells apart the messages of a link's control stream and its frames, and the form of an echo.
 
 The first byte of a control message says whose it is; the kind of a frame does the same.  The formats
-behind them are those of `wire.path` (candidates) and `wire.relay` (lease messages).
+behind them are those of `wire.path` (candidates), `wire.relay` (lease messages), `wire.talk` and `wire.voice`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from meshcall.errors import BadPacket
 
 MESSAGE_CANDIDATES: Final = 0x10
 MESSAGE_LEASE: Final = 0x4D
+MESSAGE_TALK: Final = 0x54
 
 FRAMES_PATH_FROM: Final = 16
 FRAMES_PATH_TO: Final = 31
+FRAME_VOICE: Final = 32
+"""32 to 47 are for voice; this is the only one in use."""
 FRAME_ECHO_ASK: Final = 62
 FRAME_ECHO_ANSWER: Final = 63
 """The asker's bytes, unchanged."""

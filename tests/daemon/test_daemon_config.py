@@ -122,3 +122,20 @@ def test_no_text_raises_anything_else(text: str) -> None:
         return
     assert host
     assert 0 < port < 65536
+
+
+def test_who_may_call_is_read_and_checked() -> None:
+    address = "mc1q" + "q" * 10
+    with pytest.raises(ConfigError, match=r"\[contacts\] blocked"):
+        parse(f'[contacts]\nblocked = ["{address}"]', "x")
+    with pytest.raises(ConfigError, match=r"\[call\] auto_answer"):
+        parse(f'[call]\nauto_answer = ["{address}"]', "x")
+    with pytest.raises(ConfigError, match=r"\[call\] auto_answer"):
+        parse('[call]\nauto_answer = "everybody"', "x")
+    with pytest.raises(ConfigError, match=r"\[call\] ring"):
+        parse('[call]\nring = "strangers"', "x")
+    for rate in (23, 511):
+        with pytest.raises(ConfigError, match="must be 24 to 510"):
+            parse(f"[call]\nkbit_per_second = {rate}", "x")
+    call = parse('[call]\nring = "all"\nauto_answer = []\ndirect = "never"\nkbit_per_second = 24', "x").call
+    assert (call.ring, call.auto_answer, call.direct, call.kbit_per_second) == ("all", (), "never", 24)

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from meshcall.drivers.relay_batch import has_mmsg
 from tests.daemon.processes import Daemon, bootstrap, daemon, meshcall
 
 
@@ -89,7 +90,15 @@ def test_strangers_meet_at_a_relay_and_contacts_go_direct(tmp_path: Path) -> Non
 
         said = json.loads(meshcall("relay", "status", "--home", str(homes["vera"]), "--json").stdout)
         assert said["relay"]["leases"] == 2
-        assert said["relay"]["counters"]["forwarded"] > 20
-        assert "for everybody" in meshcall("relay", "status", "--home", str(homes["vera"])).stdout
+        forwarding = said["relay"]["forwarding"]
+        assert forwarding["path"] == ("recvmmsg" if has_mmsg() else "recvfrom")
+        assert forwarding["counters"]["forwarded"] > 20, "what has a route does not meet the core"
+        assert [one["family"] for one in forwarding["sockets"]] == [4]
+        assert forwarding["sockets"][0]["receive_buffer_bytes"] >= 1 << 17
+        for_people = meshcall("relay", "status", "--home", str(homes["vera"])).stdout
+        assert "for everybody" in for_people
+        assert "in a thread of their own" in for_people
+        assert vera.end() == 0
+        assert "the node goes on" not in vera.log
         mine = meshcall("relay", "status", "--home", str(homes["ann"])).stdout
         assert f"127.0.0.1:{vera.port}" in mine

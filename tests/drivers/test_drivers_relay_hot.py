@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import threading
@@ -13,12 +14,13 @@ import pytest
 import trio
 
 from meshcall.core import Endpoint, endpoint, host_of, port_of
-from meshcall.drivers.relay_batch import Batch, PlainBatch, has_mmsg, open_batch
-from meshcall.drivers.relay_hot import HotPath
+from meshcall.drivers.relay_batch import BATCH_DATAGRAMS, Batch, PlainBatch, has_mmsg, open_batch
+from meshcall.drivers.relay_hot import LOOK_BATCHES_MAX, HotPath
 from meshcall.drivers.udp import local_endpoint, open_udp
 from meshcall.relay.core import RelayCore
 from meshcall.relay.places import Place, udp_place
 from meshcall.relay.policy import RelayPolicy
+from meshcall.relay.quota import Quotas
 from meshcall.wire import relay as wire
 from tests.relay.relay_world import Chance, key
 
@@ -187,7 +189,7 @@ async def test_quotas_hold_on_the_hot_path(make_batch: Callable[..., Batch]) -> 
         got = sum(map(len, await receive_all(caller)))
         assert got <= POLICY.lease_bytes_per_second * (took + 0.25) + 5000
         assert got >= 0.3 * POLICY.lease_bytes_per_second * 0.6
-        assert hot.path.totals()["over quota"] > 0
+        assert hot.path.totals()["over quota: lease"] > 0
         caller.send(wire.frame(wire.TO_LEASE, lease_id, b"x"))
 
 
@@ -221,6 +223,66 @@ async def test_a_holder_who_moves_is_followed(make_batch: Callable[..., Batch]) 
         holder.send(wire.frame(wire.TO_FLOW, flow_id, b"from the old place"))
         moved.send(wire.frame(wire.TO_FLOW, flow_id, b"from the new place"))
         assert await receive_all(caller) == [wire.frame(wire.TO_CALLER, lease_id, b"from the new place")]
+
+
+class Endless(PlainBatch):
+    """Always has more, and notes at which times it was asked."""
+
+    def __init__(self, one: socket.socket, quotas: Quotas) -> None:
+        super().__init__(one, quotas)
+        self.times: list[float] = []
+
+    def take(self, now: float) -> int:
+        self.times.append(now)
+        time.sleep(0.001)
+        return BATCH_DATAGRAMS
+
+
+async def test_a_heap_of_packets_is_paid_for_by_the_time_it_takes() -> None:
+    """Were the clock read once for a heap, a relay behind its packets would refill no quota and refuse them."""
+    ones = [open_udp(4, "127.0.0.1") for _ in range(2)]
+    core = RelayCore(0.0, suite=Chance(), policy=POLICY, static=key(1), secret=key(2))
+    made: list[Endless] = []
+
+    def make(one: socket.socket, quotas: Quotas) -> Endless:
+        made.append(Endless(one, quotas))
+        return made[-1]
+
+    path = HotPath(ones, core, lambda now, source, data: None, lambda now: None, make_batch=make)
+    assert path._look() == 2 * LOOK_BATCHES_MAX * BATCH_DATAGRAMS
+    for batch in made:
+        assert len(batch.times) == LOOK_BATCHES_MAX, "the other socket has its turn"
+        assert all(later > before for before, later in itertools.pairwise(batch.times))
+    for one in ones:
+        one.close()
+
+
+async def test_a_defect_is_reported_and_the_node_is_not_deaf_after_it() -> None:
+    one, person = open_udp(4, "127.0.0.1"), open_udp(4, "127.0.0.1")
+    core = RelayCore(0.0, suite=Chance(), policy=POLICY, static=key(1), secret=key(2))
+    heard: list[bytes] = []
+    faults: list[Exception] = []
+
+    class Broken(PlainBatch):
+        def take(self, now: float) -> int:
+            if not faults:
+                raise RuntimeError("a defect")
+            return super().take(now)
+
+    path = HotPath(
+        [one], core, lambda now, source, data: heard.append(data), lambda now: None, make_batch=Broken,
+        on_fault=faults.append,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await nursery.start(path.run)
+        person.sendto(b"hello", one.getsockname())
+        with trio.fail_after(10):
+            while not heard:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.005)
+        nursery.cancel_scope.cancel()
+    assert [str(fault) for fault in faults] == ["a defect"] * path.totals()["faults"]
+    one.close()
+    person.close()
 
 
 def open_files() -> int:

@@ -24,12 +24,16 @@ BOOTSTRAP = ("203.0.113.4", "198.51.100.4")
 
 
 class People:
-    """Daemons by host name; they end with the lab."""
+    """Daemons by host name; they end with the lab.
+
+    People know the relay as a node to start from: where UDP is barred, it is their only way in.
+    """
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
         self.addresses: dict[str, str] = {}
+        self._daemons: dict[str, tuple[subprocess.Popen[Any], tuple[str, tuple[str, ...], str]]] = {}
         self._environment = {
             **os.environ,
             "MESHCALL_OFFLINE": "1",
@@ -56,7 +60,7 @@ class People:
         everybody = ", ".join(f'"{self.addresses[host]}"' for host in hosts)
         config = f"[contacts]\ntrusted = [{everybody}]\n" if trusted else ""
         for host in hosts:
-            self._up(host, host, config=config)
+            self._up(host, host, "--bootstrap", f"{RELAY}:{RELAY_PORT}", config=config)
         for host in hosts:
             self._wait_for(host, "place at a relay")
             self._wait_for(host, "record found again")
@@ -73,9 +77,21 @@ class People:
         except ValueError:
             return {"error": done.stderr.strip() or done.stdout.strip()}
 
+    def restart(self, name: str) -> None:
+        """Kill a daemon as a power cut would, and start it again at once."""
+        process, (host, options, config) = self._daemons[name]
+        process.kill()
+        process.wait()
+        self._up(host, name, *options, config=config)
+
     def log(self, name: str) -> str:
         """What a daemon has said."""
         return (self.folder / name / "daemon.log").read_text(errors="replace")
+
+    def port(self, name: str) -> int:
+        """The UDP port of a daemon, as it says."""
+        line = next(line for line in self.log(name).splitlines() if line.startswith("Listening"))
+        return int(line.split("UDP port ")[1].split(",")[0])
 
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "meshcall", *arguments]
@@ -93,12 +109,13 @@ class People:
         (home / "lab.toml").write_text(config)
         known = [option for where in BOOTSTRAP for option in ("--bootstrap", f"{where}:{PORT}")]
         with (home / "daemon.log").open("ab") as log:
-            self.lab.popen(
+            process = self.lab.popen(
                 host, self._command(
                     "up", "--home", str(home), "--config", str(home / "lab.toml"), "--private", *known, *options
                 ),
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+        self._daemons[name] = process, (host, options, config)
 
     def _wait_for(self, name: str, text: str) -> None:
         end = time.monotonic() + START_SECONDS_MAX

@@ -9,11 +9,12 @@ import pytest
 
 from tests.natlab.lab import Lab, missing
 from tests.natlab.people import People
-from tests.natlab.topologies import homes, services
+from tests.natlab.topologies import homes, neighbours, services
 
 pytestmark = pytest.mark.xdist_group("natlab")
 
-KINDS = ("public", "portrestricted", "symmetric", "symseq")
+NEIGHBOURS = (("hair1", "hair2"), ("lan1", "lan2"))
+KINDS = ("public", "portrestricted", "symmetric", "symseq", "udpblocked")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,11 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
     with Lab(0.02, prefix=f"p{os.getpid()}-") as lab:
         services(lab)
         homes(lab, KINDS)
+        neighbours(lab)
         found = People(lab, tmp_path_factory.mktemp("people"))
         found.infrastructure()
-        found.people(side + kind for side in ("a-", "b-") for kind in KINDS)
+        homes_of_people = [side + kind for side in ("a-", "b-") for kind in KINDS]
+        found.people([*homes_of_people, *(host for pair in NEIGHBOURS for host in pair)])
         yield found
 
 
@@ -49,6 +52,37 @@ def test_contacts_link_through_the_relay_and_go_direct_where_it_is_possible(
     assert said.get("answered"), said
     assert said["first_path"].startswith("relay")
     assert said["last_path"].startswith(last)
+
+
+@pytest.mark.parametrize(("one", "two"), [pair[::step] for pair in NEIGHBOURS for step in (1, -1)])
+def test_contacts_on_one_local_network_link_there_at_once(people: People, one: str, two: str) -> None:
+    said = people.ping(one, two, 10)
+    assert said.get("answered") == 10, said
+    assert said["first_path"] == f"direct {people.lab.hosts[two]}:{people.port(two)}"
+    assert said["last_path"].startswith("direct"), "that, or by the hairpin of their router"
+    print(f"direct after {(said['time_line']['direct'] - said['time_line']['first_packet']) * 1000:.0f} ms")
+
+
+def test_on_a_local_network_too_who_wants_no_direct_path_gets_none(people: People) -> None:
+    said = people.ping("lan1", "lan2", 10, 0.05, "--relayed")
+    assert said.get("answered") == 10, said
+    assert said["first_path"].startswith("relay")
+    assert said["last_path"].startswith("relay")
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [
+        *(("a-udpblocked", "b-" + kind) for kind in ("public", "portrestricted", "symmetric", "udpblocked")),
+        *(("a-" + kind, "b-udpblocked") for kind in ("public", "portrestricted", "symmetric")),
+    ],
+)
+def test_where_udp_is_barred_the_way_is_a_relay_over_tcp(people: People, caller: str, callee: str) -> None:
+    said = people.ping(caller, callee, 30)
+    assert said.get("answered") == 30, said
+    assert said["time_line"]["direct"] is None
+    own = "relay 203.0.113.8:443 over TCP" if "udpblocked" in caller else "relay 203.0.113.8:443"
+    assert said["first_path"] == said["last_path"] == own, "each end says how it reaches the relay itself"
 
 
 def test_who_wants_no_direct_path_gets_none(people: People) -> None:

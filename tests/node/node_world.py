@@ -91,6 +91,13 @@ class NodeWorld:
         self.events[number].extend((self.now, event) for event in node.events)
         node.events.clear()
 
+    def deliver(self, source: Endpoint, target: Endpoint, data: bytes) -> None:
+        """A datagram arrives."""
+        for number, place in enumerate(self.where):
+            if place == target and number not in self.down:
+                self.nodes[number].receive(self.now, source, data)
+                self.drain(number)
+
     def run(self, seconds: float) -> None:
         """Let time pass."""
         end = self.now + seconds
@@ -99,10 +106,7 @@ class NodeWorld:
             due = min(((when, number) for when, number in wakes if when is not None), default=(float("inf"), -1))
             if self._heap and self._heap[0][0] <= min(due[0], end):
                 self.now, _, source, target, data = heapq.heappop(self._heap)
-                for number, place in enumerate(self.where):
-                    if place == target and number not in self.down:
-                        self.nodes[number].receive(self.now, source, data)
-                        self.drain(number)
+                self.deliver(source, target, data)
             elif due[0] <= end:
                 self.now = max(self.now + 1e-6, due[0])
                 self.nodes[due[1]].wake(self.now)

@@ -17,6 +17,7 @@ from meshcall.errors import AddressError, UsageError
 from meshcall.identity import CERTIFICATE_LIFE_SECONDS, Identity
 from meshcall.node import LOOKUPS_MAX, LookupEvent, Node
 from meshcall.record.events import PublishFailed, RecordFound, RecordPublished, ResolveFinished
+from meshcall.wire.path import Kind
 from tests.node.node_world import DELAY_SECONDS, NodeWorld
 
 
@@ -76,6 +77,28 @@ def test_direct_addresses_are_published_only_where_the_owner_allows() -> None:
     assert always is not None
     assert never.record.devices[0].direct_v4 == ()
     assert always.record.devices[0].direct_v4 == (world.where[4],)
+
+
+def test_what_a_router_forwards_is_a_candidate_and_may_stand_in_the_record() -> None:
+    world = _world()
+    silent, open_one = world.person(3), world.person(4, with_addresses=True)
+    forwarded, inner = endpoint("203.0.113.7", 40_123), endpoint("100.64.1.1", 40_123)
+    for number in (3, 4):
+        world.nodes[number].set_mapped(world.now, [forwarded, inner])
+        station = world.nodes[number].people
+        told = {one.endpoint for one in station.peers._candidates if one.kind is Kind.MAPPED}
+        assert told == {forwarded, inner}, "a double NAT helps peers in its outer network"
+    world.run(15)
+    never, always = _look_up(world, 9, silent).best, _look_up(world, 9, open_one).best
+    assert never is not None
+    assert always is not None
+    assert never.record.devices[0].direct_v4 == ()
+    assert always.record.devices[0].direct_v4 == (forwarded, world.where[4]), "no private address of another network"
+    world.nodes[4].set_mapped(world.now, [])
+    world.run(15)
+    after = _look_up(world, 9, open_one).best
+    assert after is not None
+    assert after.record.devices[0].direct_v4 == (world.where[4],)
 
 
 @pytest.mark.parametrize("with_addresses", [False, True])

@@ -12,6 +12,7 @@ from meshcall.drivers.sound.hardware import (
     CALLBACK_SAMPLES_MAX,
     RING_BLOCKS_KEPT,
     RING_BLOCKS_MAX,
+    RING_WINDOW_BLOCKS,
     STALL_SECONDS,
     Beat,
     Hands,
@@ -85,6 +86,24 @@ def test_a_full_ring_falls_back_to_short_delay() -> None:
         hands.captured(np.zeros(480, np.int16))
     assert len(hands._ring) == RING_BLOCKS_KEPT + 1
     assert hands.counters["captured blocks dropped"] == RING_BLOCKS_MAX - RING_BLOCKS_KEPT
+
+
+def test_a_ring_that_only_delays_is_emptied() -> None:
+    hands = Hands("x", 2)
+    hands.ready(lambda captured: captured)
+    for number in range(4):
+        hands.captured(np.full(480, number, np.int16))
+    for number in range(4, 4 + RING_WINDOW_BLOCKS + 1):
+        hands.captured(np.full(480, number, np.int16))
+        heard = hands.wanted(480)
+    assert heard[0] == number, "what comes is played at once"
+    assert hands.counters == {"blocks": RING_WINDOW_BLOCKS + 1, "captured blocks dropped": 4}
+    for number in range(1000):
+        if number % 100 != 50:  # the clock that captures is slower
+            hands.captured(np.full(480, 7, np.int16))
+        hands.wanted(480)
+    assert hands.counters["captured blocks late"] <= 10
+    assert len(hands._ring) <= 2
 
 
 def test_nonsense_callbacks_are_silence_and_counted() -> None:

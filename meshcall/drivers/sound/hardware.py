@@ -41,6 +41,8 @@ RATE_STEADY: Final = 0.02
 RING_BLOCKS_MAX: Final = 6
 RING_BLOCKS_KEPT: Final = 2
 """Captured blocks on their way between two streams with clocks of their own; when it is full, back to these."""
+RING_WINDOW_BLOCKS: Final = 200
+"""If in 2 s there were never fewer than RING_BLOCKS_KEPT of them, the ring only delays: all but one are dropped."""
 
 
 class Beat:
@@ -106,6 +108,8 @@ class Hands:
         self._in = np.zeros(0, dtype=np.int16)
         self._out = np.zeros(0, dtype=np.int16)
         self._ring: deque[Sound] = deque(maxlen=RING_BLOCKS_MAX)
+        self._ring_least = RING_BLOCKS_MAX
+        self._ring_looks = 0
         self._lock = threading.Lock()
 
     def ready(self, exchange: Exchange) -> None:
@@ -180,15 +184,27 @@ class Hands:
         while have < count:
             block = silent()
             if len(self.beats) == 2:
-                try:
-                    block = self._ring.popleft()
-                except IndexError:
-                    self.counters["captured blocks late"] += 1
+                block = self._from_ring()
             played.append(self._exchange(block))
             have += PULL_SAMPLES
         sound = np.concatenate(played)
         self._out = sound[count:]
         return sound[:count]
+
+    def _from_ring(self) -> Sound:
+        self._ring_least = min(self._ring_least, len(self._ring))
+        self._ring_looks += 1
+        if self._ring_looks >= RING_WINDOW_BLOCKS:
+            if self._ring_least >= RING_BLOCKS_KEPT:
+                for _ in range(self._ring_least - 1):
+                    self._ring.popleft()
+                    self.counters["captured blocks dropped"] += 1
+            self._ring_looks, self._ring_least = 0, RING_BLOCKS_MAX
+        try:
+            return self._ring.popleft()
+        except IndexError:
+            self.counters["captured blocks late"] += 1
+            return silent()
 
     def _sane(self, stream: int, count: int, flagged: bool) -> bool:
         beat = self.beats[stream]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS: Final = 1.0
 """How long one call waits for another that hangs inside PortAudio."""
+TOGETHER = sys.platform != "linux"
+"""Capture and play by one stream.  Not with ALSA: there PortAudio 19.6 polls both directions in one loop, which at
+times takes half a core, and ends the stream when one of them is late ("ContinuePoll failed"); two streams do not."""
 CHANNELS: Final = (1, 2)
 """Tried in this order: some hardware has no mono."""
 INSTALL: Final = (
@@ -128,7 +131,7 @@ def _inventory(module: Any) -> Inventory:
 
 
 class PortAudioDevice(Hands):
-    """One stream for both directions; two where the hardware does not do them together; or one for one."""
+    """One stream for both directions, or two; or one for one direction."""
 
     def __init__(self, module: Any, plan: Plan) -> None:
         microphone = None if plan.microphone is None else plan.microphone.key
@@ -136,21 +139,26 @@ class PortAudioDevice(Hands):
         self._streams: list[Any] = []
         self._ending = False
         try:
-            if microphone is not None and speaker is not None:
-                try:
-                    super().__init__(plan.name, 1)
-                    self._open(module, microphone, speaker)
-                except DeviceError:
-                    super().__init__(plan.name, 2)
-                    self._open(module, microphone, None)
-                    self._open(module, None, speaker)
-            else:
+            if microphone is None or speaker is None:
                 super().__init__(plan.name, 1)
                 self._open(module, microphone, speaker)
+            elif not TOGETHER or not self._opened_together(module, plan.name, microphone, speaker):
+                super().__init__(plan.name, 2)
+                self._open(module, microphone, None)
+                self._open(module, None, speaker)
         except BaseException:
             self._close()
             raise
         self._read_latency()
+
+    def _opened_together(self, module: Any, name: str, microphone: int, speaker: int) -> bool:
+        super().__init__(name, 1)
+        try:
+            self._open(module, microphone, speaker)
+        except DeviceError:  # two devices, or hardware that does not do both at once
+            self._close()
+            return False
+        return True
 
     def start(self, exchange: Exchange) -> None:
         """Start the streams.  Raises DeviceError."""

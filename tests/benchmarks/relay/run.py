@@ -2,6 +2,9 @@
 
     python tests/benchmarks/relay/run.py [--calls 200] [--rounds 5] [--seconds 4] [--json FILE]
 
+`meshcall` is the daemon as users start it, with leases that real links asked for; `meshcall-alone` the relay's
+core and hot path without the rest of a node, `meshcall-plain` that without recvmmsg.
+
 Needs gcc for the load generator (the relay itself needs no compiler), and coturn (Debian: `apt install
 coturn`) to compare with; what is missing is named in one line.  The machine may be busy with other
 things: compare inside a round only.  What the figures mean: docs/relay.md.
@@ -19,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +36,12 @@ STOP_SECONDS_MAX = 5.0
 COTURN_START_SECONDS = 1.5
 FIRST_CHANNEL = 0x4000
 FILES = 8192
+SURROUNDINGS = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("MESHCALL_")},
+    "MESHCALL_OFFLINE": "1",
+    "PYTHONPATH": str(HERE.parents[2]),
+    "PYTHONUNBUFFERED": "1",
+}
 Figures = dict[str, Any]
 
 
@@ -45,7 +55,20 @@ def coturn(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def meshcall(folder: Path, calls: int, plain: bool) -> list[str]:
+def daemon(folder: Path, calls: int) -> list[str]:
+    """`meshcall up` with a new identity, as a relay for everybody."""
+    home = str(folder / "home")
+    program = [sys.executable, "-m", "meshcall"]
+    made = [*program, "id", "new", "--home", home, "--no-passphrase"]
+    subprocess.run(made, check=True, env=SURROUNDINGS, stdout=subprocess.DEVNULL)
+    uplink = 200 * calls + 1000  # kbit/s: a call takes 128
+    config = f'[relay]\nmode = "open"\nleases = 0\nleases_max = {calls + 8}\nuplink_kbit_per_second = {uplink}\n'
+    (folder / "bench.toml").write_text(config)
+    options = ["--home", home, "--config", str(folder / "bench.toml"), "--bind", RELAY_IP, "--port", str(RELAY_PORT)]
+    return [*program, "up", *options, "--private"]
+
+
+def alone(folder: Path, calls: int, plain: bool) -> list[str]:
     """Our relay without the rest of a node."""
     command = [
         sys.executable, str(HERE / "standalone.py"), "--listen", f"{RELAY_IP}:{RELAY_PORT}",
@@ -69,14 +92,41 @@ def turn_flows(calls: int, payload: int, out: Path) -> None:
     out.write_text("".join(lines))
 
 
-def our_flows(calls: int, folder: Path, out: Path) -> None:
+def our_flows(calls: int, folder: Path, out: Path, *, by_links: bool) -> None:
     """Real leases and flows."""
     command = [
         sys.executable, str(HERE.parent / "relay_flows.py"), "--relay", f"{RELAY_IP}:{RELAY_PORT}",
-        "--control", f"{folder}/door", "--calls", str(calls), "--ip", ENDS_IP, "--port", str(ENDS_PORT),
-        "--out", str(out),
+        "--calls", str(calls), "--ip", ENDS_IP, "--port", str(ENDS_PORT), "--out", str(out),
+        *([] if by_links else ["--control", f"{folder}/door"]),
     ]  # fmt: skip
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def relay_counters(name: str, folder: Path, said: bytes) -> dict[str, Any]:
+    """What our relay itself counted."""
+    if name == "meshcall":
+        command = [sys.executable, "-m", "meshcall", "relay", "status", "--home", str(folder / "home"), "--json"]
+        done = subprocess.run(command, check=True, env=SURROUNDINGS, stdout=subprocess.PIPE)
+        relay = json.loads(done.stdout)["relay"]
+        forwarding = relay["forwarding"]
+        dropped = sum(one["dropped"] or 0 for one in forwarding["sockets"])
+        return {
+            "path": forwarding["path"], "dropped by its socket": dropped,
+            **{f"core: {key}": count for key, count in relay["counters"].items()}, **forwarding["counters"],
+        }  # fmt: skip
+    return dict(json.loads(said.splitlines()[-1])) if said.strip() else {}
+
+
+def system_drops() -> dict[str, int]:
+    """Datagrams that the kernel has dropped since it started, of all programs, by the place where."""
+    head, values = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:"))
+    udp = dict(zip(head, values, strict=True))
+    backlog = sum(int(line.split()[1], 16) for line in Path("/proc/net/softnet_stat").read_text().splitlines())
+    return {
+        "receive buffer full": int(udp["RcvbufErrors"]),
+        "send buffer full": int(udp["SndbufErrors"]),
+        "backlog of a processor full": backlog,
+    }
 
 
 def pin(cpu: int, priority: int) -> None:
@@ -90,19 +140,26 @@ def pin(cpu: int, priority: int) -> None:
 @contextmanager
 def running(name: str, folder: Path, options: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
     """The relay process, ready."""
-    is_ours = name != "coturn"
-    command = meshcall(folder, options.calls, name.endswith("plain")) if is_ours else coturn(folder)
+    is_ours, is_alone = name != "coturn", name.startswith("meshcall-")
+    if is_ours:
+        command = alone(folder, options.calls, name.endswith("plain")) if is_alone else daemon(folder, options.calls)
+    else:
+        command = coturn(folder)
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE if is_ours else subprocess.DEVNULL,
-        stderr=subprocess.PIPE if is_ours else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if is_alone else subprocess.STDOUT if is_ours else subprocess.DEVNULL,
         cwd=folder,
+        env=SURROUNDINGS,
         preexec_fn=lambda: pin(options.relay_cpu, options.priority),
     )
     try:
         if is_ours:
             assert process.stdout is not None
-            if process.stdout.readline().strip() != b"READY":
+            while line := process.stdout.readline():
+                if line.strip() == b"READY" or b"  ready  " in line:
+                    break
+            else:
                 raise RuntimeError(f"{name} did not start")
         else:
             time.sleep(COTURN_START_SECONDS)
@@ -125,19 +182,39 @@ def measure(name: str, generator: Path, options: argparse.Namespace) -> Figures:
             if name == "coturn":
                 turn_flows(options.calls, options.payload, flows)
             else:
-                our_flows(options.calls, folder, flows)
+                our_flows(options.calls, folder, flows, by_links=name == "meshcall")
             command = [
                 str(generator), "--flows", str(flows), "--pid", str(process.pid), "--mode", options.mode,
                 "--pps", str(options.rate), "--secs", str(options.seconds), "--warmup", "1",
                 "--payload", str(options.payload), "--cpu", str(options.generator_cpu),
             ]  # fmt: skip
+            before, started = system_drops(), time.monotonic()
+            stalls = threading.Timer(2.0, stall, [process.pid, options.stall, started + options.seconds + 1])
+            if options.stall:
+                stalls.start()
             result = subprocess.run(
                 command, stdout=subprocess.PIPE, timeout=options.seconds + 60,
                 check=True, preexec_fn=lambda: pin(-1, options.priority),
             )  # fmt: skip
-        counted = process.stderr.read() if process.stderr is not None else b""
-    counters = json.loads(counted.splitlines()[-1]) if counted.strip() else {}
-    return {"relay": name, "calls": options.calls, **json.loads(result.stdout), "relay_counters": counters}
+            if options.stall:
+                stalls.join()
+            drops = {place: count - before[place] for place, count in system_drops().items()}
+            counters = relay_counters(name, folder, b"") if name == "meshcall" else {}
+        if name.startswith("meshcall-"):
+            counters = relay_counters(name, folder, process.stderr.read() if process.stderr is not None else b"")
+    return {
+        "relay": name, "calls": options.calls, **json.loads(result.stdout), "relay_counters": counters,
+        "system_drops": drops,
+    }  # fmt: skip
+
+
+def stall(pid: int, milliseconds: int, until: float) -> None:
+    """Stop the relay for so long once a second, as a busy machine may do."""
+    while time.monotonic() < until:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(milliseconds / 1000)
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(max(0.0, 1 - milliseconds / 1000))
 
 
 def build(folder: Path) -> Path | None:
@@ -152,8 +229,9 @@ def build(folder: Path) -> Path | None:
 
 def refusals(run: Figures) -> str:
     """What our relay refused itself, for the line of a run; what is lost beside it, the system lost."""
-    words = ("over quota", "room", "full", "forward ")
-    said = [f"{count} {name}" for name, count in run["relay_counters"].items() if any(word in name for word in words)]
+    words = ("over quota", "room", "full", "forward ", "dropped", "faults")
+    counted = {**run["relay_counters"], **{f"system: {place}": n for place, n in run["system_drops"].items()}}
+    said = [f"{count} {name}" for name, count in counted.items() if count and any(word in name for word in words)]
     return ", " + ", ".join(said) if said else ""
 
 
@@ -192,7 +270,8 @@ def table(runs: list[Figures]) -> list[str]:
 def main() -> None:
     """Measure in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--relays", default="coturn,meshcall", help="of coturn, meshcall, meshcall-plain")
+    parser.add_argument("--relays", default="coturn,meshcall", help="and meshcall-alone, meshcall-plain")
+    parser.add_argument("--stall", type=int, default=0, help="stop the relay for so many milliseconds once a second")
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--rate", type=float, default=50, help="packets per second of each end")
     parser.add_argument("--rounds", type=int, default=5)

@@ -23,12 +23,10 @@ import trio
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, host_of, parse_endpoint, port_of
 from meshcall.drivers.relay_batch import PlainBatch, open_batch
 from meshcall.drivers.relay_hot import HotPath
-from meshcall.drivers.udp import open_udp
+from meshcall.drivers.udp import datagrams_dropped, open_udp
 from meshcall.relay.core import RelayCore
 from meshcall.relay.places import Place
 from meshcall.relay.policy import RelayPolicy
-
-SOCKET_BUFFER_BYTES = 4 << 20
 
 
 class Chance:
@@ -52,8 +50,6 @@ class Standalone:
         )
         family = 4 if len(listen) == ENDPOINT_V4_BYTES else 6
         self.socket = open_udp(family, host_of(listen), port_of(listen))
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self.socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         self.core = RelayCore(
             trio.current_time(), suite=Chance(), policy=policy, static=bytes(32), secret=secrets.token_bytes(32),
             track_routes=True,
@@ -122,7 +118,8 @@ async def main() -> None:
             async for _ in signals:
                 break
             nursery.cancel_scope.cancel()
-    counted = {**relay.core.counters, **relay.hot.totals()}
+    dropped = datagrams_dropped(relay.socket) or 0
+    counted = {**relay.core.counters, **relay.hot.totals(), "dropped by its socket": dropped}
     print(json.dumps(counted), file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 A datagram that begins with `d` is KRPC and the DHT's, all others are the station's.  Publisher and
 resolvers have no network of their own: what they ask is carried to the DHT here, and its answers back.
+Where UDP is barred they go to gateways over TCP instead (`detour`), which nobody here notices.
 They need the calendar besides the monotonic `now`; the owner tells it with `set_clock`, and between two
 tellings it runs on with `now`.
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshcall.address import Link
-from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.calls.core import Calls
+from meshcall.calls.finding import Finder
+from meshcall.calls.policy import CallPolicy
+from meshcall.core import Endpoint
+from meshcall.detour.carrier import Answer, Carrier, Question
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import (
     Event,
@@ -24,23 +28,22 @@ from meshcall.dht.events import (
     OutsideChanged,
     PeersFinished,
     PeersFound,
-    PutFinished,
     ReachableChanged,
-    Report,
 )
 from meshcall.dht.node import Dht
-from meshcall.dht.status import DhtStatus
 from meshcall.errors import UsageError
+from meshcall.node.events import LookupEvent, NodeStatus, UdpBarred
+from meshcall.node.lookups import Lookups
+from meshcall.path.candidates import is_private
 from meshcall.peers.core import Peers
-from meshcall.peers.events import PeerEvent
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan, Station
-from meshcall.record.events import PublisherEvent, PublisherStatus, PublishFailed, RecordPublished, ResolverEvent
+from meshcall.record.entry import entry_of
+from meshcall.record.events import PublishFailed, RecordPublished
 from meshcall.record.publisher import Publisher
-from meshcall.record.requests import Get, Request
 from meshcall.record.resolver import Resolver
 from meshcall.relay.discovery import Announce, FindPeers
-from meshcall.wire.record import CAPABILITY_ML_KEM, DeviceEntry
+from meshcall.wire import detour
 
 if TYPE_CHECKING:
     from random import Random
@@ -48,39 +51,13 @@ if TYPE_CHECKING:
     from meshcall.crypto.kem import Kem
     from meshcall.crypto.suite import Suite
     from meshcall.identity import Certificate, Device, Identity
+    from meshcall.relay.places import Place
 
-LOOKUPS_MAX = 64
-"""Look-ups of addresses under way at once."""
 SETTLE_SECONDS = 1.5
 """After a change of network a record with direct addresses waits so long for others to say how they see us."""
+_DETOUR = bytes([detour.MAGIC])
 RECOVER_SECONDS = 10.0
 """After a publication that nobody answered, a sign of life from the network leads to another, if so much has passed."""
-
-_OPERATION_EVENTS = (ItemFound, GetFinished, PutFinished, PeersFound, PeersFinished)
-_NOTHING = Report(0.0, 0, 0, 0)
-_NO_PEERS = PeersFinished(0, (), (), _NOTHING)
-
-
-@dataclass(frozen=True, slots=True)
-class LookupEvent:
-    """What the look-up of this number says; it is over with a ResolveFinished."""
-
-    lookup: int
-    event: ResolverEvent
-
-
-NodeEvent = Event | PublisherEvent | LookupEvent | PeerEvent
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """A snapshot.  `publisher` is None where nothing is (to be) published."""
-
-    dht: DhtStatus
-    publisher: PublisherStatus | None
-    joined: bool
-    lookups: int
-    counters: dict[str, int]
 
 
 class Node:
@@ -98,9 +75,11 @@ class Node:
         kem: Kem | None = None,
         policy: PeerPolicy | None = None,
         plan: RelayPlan | None = None,
+        call_policy: CallPolicy | None = None,
     ) -> None:
         """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
+        self.carrier = Carrier(self.dht, suite)
         self.outbox: list[tuple[Endpoint, bytes]] = self.dht.outbox
         self.events: list[Any] = []
         """Of the kind NodeEvent."""
@@ -114,20 +93,23 @@ class Node:
         self._local: tuple[Endpoint, ...] = ()
         self.station: Station | None = None
         """Links with other devices; None while this node is nobody's."""
+        self._finder: Finder | None = None
+        self._call_policy = call_policy or CallPolicy()
         self._offset = unix_time - now
+        self._now = now
         self._joined = False
         self._identity: Identity | None = None
         self._device: Device | None = None
         self._certificate: Certificate | None = None
         self._with_addresses = False
         self._outside: dict[int, Endpoint] = {}
+        self._mapped: tuple[Endpoint, ...] = ()
         self._publisher: Publisher | None = None
         self._republish_at: float | None = None
         self._failed_at: float | None = None
-        self._lookups: dict[int, Resolver] = {}
-        self._last_lookup = 0
-        self._station_asked: dict[int, FindPeers | Announce] = {}  # DHT operation: what the station asked
-        self._asked: dict[int, tuple[Publisher | Resolver, int]] = {}  # DHT operation: who asked, its tag
+        self._lookups = Lookups(suite)
+        self._is_barred = False
+        self.carrier.offer(now, self._plan.homes)
 
     # The five members
 
@@ -146,8 +128,36 @@ class Node:
             self._publisher.publish_now(now, self.unix_time(now))
         self._settle(now)
 
+    def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take a datagram that came by the local networks' group."""
+        if self.station is None:
+            self.counters["lan: nobody's node"] += 1
+        else:
+            self.station.receive_lan(now, source, data)
+            self._settle(now)
+
+    def receive_tcp(self, now: float, place: Place, data: bytes) -> None:
+        """Take a datagram from a TCP connection, ours to a relay (number 0) or one with our own relay."""
+        if data[:1] == _DETOUR:
+            serves = self.station is not None and self.station.serves(place)
+            self.carrier.receive(now, place, data, serves=serves, joined=self._joined)
+        elif self.station is None:
+            self.counters["unknown kind"] += 1
+        else:
+            self.station.receive_tcp(now, place, data)
+        self._settle(now)
+
+    def tcp_gone(self, now: float, place: Place) -> None:
+        """A TCP connection ended, or ours could not be opened."""
+        self.carrier.gone(now, place)
+        if self.station is not None:
+            self.station.tcp_gone(now, place)
+        self._settle(now)
+
     def wake(self, now: float) -> None:
         """Do what time has made due."""
+        self._now = now
+        self.carrier.wake(now)
         due = self.dht.next_wake()
         if due is not None and due <= now:
             self.dht.wake(now)
@@ -156,22 +166,21 @@ class Node:
             if self._republish_at is not None and self._republish_at <= now:
                 self._republish(now)
             self._publisher.wake(now, unix_time)
-        for resolver in self._lookups.values():
+        for resolver in self._lookups.resolvers:
             resolver.wake(now, unix_time)
         if self.station is not None:
             due = self.station.next_wake()
             if due is not None and due <= now:
                 self.station.wake(now)
+        if self._finder is not None:
+            self._finder.wake(now)
         self._settle(now)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        asks: list[Publisher | Resolver] = list(self._lookups.values())
-        if self._publisher is not None:
-            asks.append(self._publisher)
-        times = [self.dht.next_wake(), self._republish_at, *(each.next_wake() for each in asks)]
-        if self.station is not None:
-            times.append(self.station.next_wake())
+        optional = (self._publisher, self.station, self._finder)
+        parts = [self.dht, *self._lookups.resolvers, *(part for part in optional if part is not None)]
+        times = [self.carrier.next_wake(self._now), self._republish_at, *(part.next_wake() for part in parts)]
         return min((time for time in times if time is not None), default=None)
 
     # Time
@@ -196,6 +205,8 @@ class Node:
 
     def start(self, now: float, bootstrap: Iterable[Endpoint], contacts: Iterable[tuple[bytes, Endpoint]] = ()) -> None:
         """Find the network through these addresses, and take back contacts of an earlier run."""
+        if not self._joined:
+            self.carrier.watch.begin(now)
         self.dht.bootstrap(now, bootstrap)
         contacts = list(contacts)
         if contacts:
@@ -218,8 +229,17 @@ class Node:
             now, peers, rng=self._rng, suite=self._suite, device=device, plan=self._plan, outbox=self.outbox,
             events=self.events,
         )  # fmt: skip
+        calls = Calls(
+            now, lines=peers, rng=self._rng, own=identity.public, policy=self._call_policy, events=self.events,
+            carry=self.station.carry,
+        )  # fmt: skip
+        self.station.taker = calls.take
+        self._finder = Finder(calls, self._begin_lookup, self.cancel_lookup)
+        self.set_call_policy(self._call_policy)
         self.dht.sighted = []
+        self.station.set_udp_barred(now, self._is_barred)
         self.station.set_hosts(now, self._local)
+        self.station.set_mapped(now, self._mapped)
         self._tell_station(now)
         self._publisher = Publisher(now, self.unix_time(now), key=identity.key, suite=self._suite, rng=self._rng)
         if self._joined:
@@ -245,20 +265,18 @@ class Node:
 
         Raises AddressError where nobody can own it, UsageError while too many are under way.
         """
-        if len(self._lookups) >= LOOKUPS_MAX:
-            raise UsageError(f"{LOOKUPS_MAX} look-ups are under way already; wait for one of them")
-        resolver = Resolver(now, self.unix_time(now), public=link.public, suite=self._suite, trace=trace)
-        self._last_lookup += 1
-        self._lookups[self._last_lookup] = resolver
+        number = self._begin_lookup(now, link.public, trace=trace)
         self._settle(now)
-        return self._last_lookup
+        return number
+
+    def _begin_lookup(self, now: float, public: bytes, *, trace: bool = False) -> int:
+        return self._lookups.begin(now, self.unix_time(now), public, trace=trace)
 
     def cancel_lookup(self, lookup: int) -> None:
         """Stop a look-up; no event of it follows."""
-        resolver = self._lookups.pop(lookup, None)
-        for operation in [number for number, (asker, _) in self._asked.items() if asker is resolver]:
-            del self._asked[operation]
-            self.dht.cancel(operation)
+        resolver = self._lookups.end(lookup)
+        if resolver is not None:
+            self.carrier.cancel(resolver)
 
     # People
 
@@ -268,6 +286,20 @@ class Node:
         if self.station is None:
             raise UsageError("this node has no identity, so it can reach nobody; make one with `meshcall id new`")
         return self.station
+
+    @property
+    def calls(self) -> Calls:
+        """Calls with other people.  Raises UsageError where nobody can be called."""
+        if self._finder is None:
+            raise UsageError("this node has no identity, so it can call nobody; make one with `meshcall id new`")
+        return self._finder.calls
+
+    def set_call_policy(self, policy: CallPolicy) -> None:
+        """What the owner decides about calls from now on."""
+        self._call_policy = policy
+        if self.station is not None:
+            self.calls.policy = policy
+            self.station.peers.links.blocked = policy.blocked
 
     # The network
 
@@ -279,10 +311,20 @@ class Node:
             self.station.set_hosts(now, self._local)
         self._settle(now)
 
+    def set_mapped(self, now: float, mapped: Iterable[Endpoint]) -> None:
+        """Which endpoints routers forward to our port: candidates, and of the record where it names addresses."""
+        self._mapped = tuple(mapped)
+        if self.station is not None:
+            self.station.set_mapped(now, self._mapped)
+        self._tell_entry(now)
+        self._settle(now)
+
     def network_changed(self, now: float) -> None:
         """Another address, or the machine slept: find the network anew and publish at once."""
         self.counters["network changed"] += 1
         self._outside.clear()
+        self.carrier.doubt(now)
+        self._settle(now)
         self.dht.network_changed(now)
         if self.station is not None:
             self._tell_station(now)
@@ -300,8 +342,10 @@ class Node:
             self.dht.status(now),
             publisher.status(now, self.unix_time(now)) if publisher is not None else None,
             self._joined,
+            self._is_barred,
+            len(self.carrier.detour.gateways),
             len(self._lookups),
-            {**self.counters, **(publisher.counters if publisher is not None else {})},
+            {**self.counters, **self.carrier.all_counters, **(publisher.counters if publisher is not None else {})},
         )
 
     # What is published
@@ -320,17 +364,10 @@ class Node:
             return
         unix_time = self.unix_time(now)
         certificate = self._certificate or self._certify(unix_time)
-        outside = self._outside.values() if self._with_addresses else ()
-        entry = DeviceEntry(
-            serial=device.serial,
-            static=device.public,
-            expiry=certificate.expiry,
-            signature=certificate.signature,
-            leases=() if self.station is None else self.station.leases,
-            capabilities=0 if self._kem is None else CAPABILITY_ML_KEM,
-            direct_v4=tuple(where for where in outside if len(where) == ENDPOINT_V4_BYTES),
-            direct_v6=tuple(where for where in outside if len(where) != ENDPOINT_V4_BYTES),
-        )
+        public = [where for where in self._mapped if not is_private(where)]  # behind a second NAT it helps no stranger
+        outside = dict.fromkeys((*public, *self._outside.values())) if self._with_addresses else ()
+        leases = () if self.station is None else self.station.leases
+        entry = entry_of(device, certificate, leases, outside, offers_ml_kem=self._kem is not None)
         publisher.set_entry(now, unix_time, entry)
 
     def _republish(self, now: float) -> None:
@@ -363,8 +400,14 @@ class Node:
 
     def _settle(self, now: float) -> None:
         """Carry requests to the DHT and its events back until nothing is left to carry."""
-        while self._carry_station(now) or self._carry_requests(now) or self._carry_events(now):
+        self._now = now
+        while (
+            self._carry_station(now) or self._carry_requests(now) or self.carrier.settle(now) or self._carry_events(now)
+        ):
             pass
+        if self.carrier.is_barred != self._is_barred:
+            self._way_changed(now)
+        self.outbox += self.carrier.flush()
 
     def _carry_station(self, now: float) -> bool:
         """Relays are announced and found through the DHT; new leases go into the record."""
@@ -374,60 +417,43 @@ class Node:
             self.station.sighted(now, self.dht.sighted)
             self.dht.sighted.clear()
         self.station.carry(now)
+        if self._finder is not None:
+            self._finder.carry(now, self._joined)
         if self.station.leases_changed:
             self.station.leases_changed = False
+            self.carrier.detour.offer(now, self.station.relays_over_tcp)
             self._tell_entry(now)
         requests = self.station.requests()
         for request in requests:
-            try:
-                if isinstance(request, Announce):
-                    operation = self.dht.announce(now, request.info_hash)
-                else:
-                    operation = self.dht.get_peers(now, request.info_hash)
-            except UsageError:
-                self.counters["request refused by the DHT"] += 1
-                nothing = PutFinished(0, 0, {}, _NOTHING) if isinstance(request, Announce) else _NO_PEERS
-                self.station.answered(now, request, nothing)
-            else:
-                self._station_asked[operation] = request
+            self.carrier.ask(now, self.station, request)
         return bool(requests)
 
     def _carry_requests(self, now: float) -> bool:
         carried = False
-        askers: list[Publisher | Resolver] = list(self._lookups.values())
+        askers: list[Publisher | Resolver] = list(self._lookups.resolvers)
         if self._publisher is not None:
             askers.append(self._publisher)
         for asker in askers:
             requests, asker.requests = asker.requests, []
             for request in requests:
                 carried = True
-                self._ask(now, asker, request)
+                self.carrier.ask(now, asker, request, for_writing=asker is self._publisher)
         return carried
-
-    def _ask(self, now: float, asker: Publisher | Resolver, request: Request) -> None:
-        try:
-            if isinstance(request, Get):
-                operation = self.dht.get_mutable(
-                    now, request.public, trace=request.trace, for_writing=asker is self._publisher
-                )
-            else:
-                operation = self.dht.put(now, request.item, cas=request.cas, holders=request.holders)
-        except UsageError:  # too many operations: to the asker the same as a network that does not answer
-            self.counters["request refused by the DHT"] += 1
-            answer = GetFinished(0, None, (), _NOTHING) if isinstance(request, Get) else PutFinished(0, 0, {}, _NOTHING)
-            asker.answered(now, self.unix_time(now), request.tag, answer)
-        else:
-            self._asked[operation] = (asker, request.tag)
 
     def _carry_events(self, now: float) -> bool:
         events = list(self.dht.events)
         self.dht.events.clear()
         for event in events:
-            self._take(now, event)
-        for number, resolver in list(self._lookups.items()):
-            self.events.extend(LookupEvent(number, event) for event in resolver.events)
-            resolver.events.clear()
-            if resolver.finished:
+            if not self.carrier.take(event):
+                self._take(now, event)
+        answers, self.carrier.answers[:] = list(self.carrier.answers), []
+        for asker, question, answer in answers:
+            self._answered(now, asker, question, answer)
+        for number, found, is_over in self._lookups.said():
+            for each in found:
+                if self._finder is None or not self._finder.take(now, self.unix_time(now), number, each):
+                    self.events.append(LookupEvent(number, each))
+            if is_over:
                 self.cancel_lookup(number)  # what the DHT still does for it serves nobody
         if self._publisher is not None and self._publisher.events:
             for said in self._publisher.events:
@@ -437,24 +463,29 @@ class Node:
                     self._failed_at = None
             self.events.extend(self._publisher.events)
             self._publisher.events.clear()
-        return bool(events)
+        return bool(events or answers)
+
+    def _answered(self, now: float, asker: object, question: Question, answer: Answer) -> None:
+        if isinstance(question, Announce | FindPeers):
+            if self.station is not None and not isinstance(answer, ItemFound | GetFinished):
+                self.station.answered(now, question, answer)
+        elif isinstance(asker, Publisher | Resolver) and not isinstance(answer, PeersFound | PeersFinished):
+            asker.answered(now, self.unix_time(now), question.tag, answer)
+
+    def _way_changed(self, now: float) -> None:
+        """UDP is barred, or not any more: relays are reached accordingly; gateways are a network as good as the DHT."""
+        self._is_barred = self.carrier.is_barred
+        self.counters["UDP barred" if self._is_barred else "UDP works again"] += 1
+        self.events.append(UdpBarred(self._is_barred))
+        if self.station is not None:
+            self.station.set_udp_barred(now, self._is_barred)
+        if self._is_barred and not self._joined:
+            self._joined = True
+            self._begin(now)
+            self._tell_entry(now)
+        self._settle(now)
 
     def _take(self, now: float, event: Event) -> None:
-        if isinstance(event, PeersFound | PeersFinished | PutFinished) and event.operation in self._station_asked:
-            request = self._station_asked[event.operation]
-            if not isinstance(event, PeersFound):
-                del self._station_asked[event.operation]
-            self.people.answered(now, request, event)
-            return
-        if isinstance(event, _OPERATION_EVENTS):
-            asker, tag = self._asked.get(event.operation, (None, 0))
-            if asker is None or isinstance(event, PeersFound | PeersFinished):
-                self.events.append(event)
-                return
-            if not isinstance(event, ItemFound):
-                del self._asked[event.operation]
-            asker.answered(now, self.unix_time(now), tag, event)
-            return
         if isinstance(event, Joined):
             self._joined = True
             self._begin(now)

@@ -13,6 +13,38 @@ from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 24, 46
+STYLE = """
+:root{color-scheme:light dark;--paper:#fff;--card:#f6f7f9;--ink:#1c2330;--faint:#667085;--grid:#dfe3ea;--good:#067647;
+--bad:#b42318;--c1:#0072b2;--c2:#d55e00;--c3:#009e73;--c4:#cc79a7;--c5:#b58900;--c6:#56b4e9}
+@media(prefers-color-scheme:dark){:root{--paper:#12161d;--card:#1a202b;--ink:#e6e9ef;--faint:#98a2b3;--grid:#2f3847;
+--good:#4ade80;--bad:#f87171;--c1:#5cb3ee;--c2:#ff9a4d;--c3:#3dd6a5;--c4:#e9a3c9;--c5:#e6c14d;--c6:#9ad5f7}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:28px 22px 60px;max-width:1240px;background:var(--paper);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
+h1{font-size:26px;margin:0 0 2px}h2{font-size:18px;margin:34px 0 12px}h3{font-size:14px;margin:0 0 6px}
+p{max-width:78ch;margin:6px 0}.faint,.empty{color:var(--faint)}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin:18px 0}
+.tile,.card{background:var(--card);border-radius:10px;padding:12px 14px}
+.tile b{display:block;font-size:21px;line-height:1.25;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.tile span{color:var(--faint);font-size:13px}
+.good b{color:var(--good)}.bad b{color:var(--bad)}
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:14px}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--faint);font-size:11px}svg .label{font-size:12px}
+.grid{stroke:var(--grid);stroke-width:1}.mark line{stroke:var(--bad);stroke-width:1;stroke-dasharray:3 3}
+svg .mark text{fill:var(--bad)}
+.legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;padding-left:10px}
+.legend b{color:var(--bad);margin-right:6px}
+.legend i{display:inline-block;width:20px;margin-right:6px;vertical-align:middle}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px;min-width:100%}
+th,td{text-align:right;padding:5px 12px;border-bottom:1px solid var(--grid);white-space:nowrap}
+th{color:var(--faint);font-weight:600}th:first-child,td:first-child{text-align:left}
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:14px}
+code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+pre{background:var(--card);border-radius:10px;padding:12px 14px;overflow-x:auto}
+li{margin:2px 0}
+"""
+"""The look of a page with plots: light or dark as the reader has it."""
+
 COLOURS = 6
 TICKS = 6
 
