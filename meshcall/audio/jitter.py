@@ -7,6 +7,7 @@ The delay of a frame is its tick less twice the last slot that it covers; only d
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,6 +158,13 @@ _HEADROOM: Final = 24
 """Bins below the least delay when the histogram is moved."""
 FORGET_SLOTS: Final = 500
 """A delay counts for a third after so many slots: 10 s."""
+PEAK_SLOTS: Final = 50
+PEAKS: Final = 6
+"""Peaks of the last 6 s; what was seen before, and lies beyond them ..."""
+PEAK_TICKS: Final = 3
+"""... by so much, was a queue or a storm that is over: it fades ..."""
+OVER_TIMES: Final = 5
+"""... so many times as fast."""
 PRIOR_FRAMES: Final = 4
 PRIOR: Final = (0.85, 0.10, 0.05)
 """Of so many frames before the first: as late as the first, one tick later, two."""
@@ -199,6 +207,8 @@ class DelayHistogram:
         self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
         self._weight = float(PRIOR_FRAMES)
         self._recent: dict[int, tuple[int, int]] = {}
+        self._peaks: deque[int] = deque(maxlen=PEAKS)
+        self._peak, self._peak_slots = delay, 0
         self._early: list[int] = []
         self._before = delay
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
@@ -229,6 +239,7 @@ class DelayHistogram:
         self._all *= 1 - share
         self._runs *= 1 - share
         self._never *= 1 - share
+        self._fade_what_is_over(slots, delay, share)
         self._all[self._bin(delay)] += share
         self._recent[slot] = (slots, delay)
         if not repaired:
@@ -238,6 +249,17 @@ class DelayHistogram:
         self._settled = False
         if self._weight < FORGET_SLOTS / 4 or self._low + BINS - delay < BINS // 2:
             self._settle()
+
+    def _fade_what_is_over(self, slots: int, delay: int, share: float) -> None:
+        self._peak = max(self._peak, delay)
+        self._peak_slots += slots
+        if self._peak_slots >= PEAK_SLOTS:
+            self._peaks.append(self._peak)
+            self._peak, self._peak_slots = delay, 0
+        beyond = max([self._peak, *self._peaks]) + PEAK_TICKS - self._low
+        if len(self._peaks) == PEAKS and beyond < BINS:
+            for bins in (self._all, self._runs):
+                bins[max(0, beyond) :] *= (1 - share) ** (OVER_TIMES - 1)
 
     def _followed(self, delay: int) -> int:
         """The delay to note: frames that come far too early are not believed, until several in a row say the same."""
@@ -249,6 +271,8 @@ class DelayHistogram:
         if len(self._early) < _JUMP_FRAMES:
             return self._before - _JUMP_TICKS
         self._low -= self._before - min(self._early)
+        self._peaks.clear()
+        self._peak = delay
         self._before = min(self._early)
         self._early.clear()
         return delay

@@ -35,9 +35,9 @@ CONCEAL_STEP_SAMPLES: Final = 120
 """2.5 ms, in which libopus counts what it is to conceal."""
 SAMPLES_MAX: Final = 5760
 """120 ms, the longest packet there is."""
-WIDEBAND_BELOW_BITS: Final = 32_000
-"""Below so many bits per second nothing above 8 kHz is coded.  RFC 6716, 2.1.1 has full band begin at 28 to 40 kbit/s;
-left alone, libopus spends bits on it from 14 kbit/s on, and speech pays for that (0.2 to 0.3 of PESQ at 23 kbit/s)."""
+WIDEBAND_BELOW_BITS: Final = 36_000
+"""Below so many bits per second nothing above 8 kHz is coded; full band speech wants 28 to 40 kbit/s (RFC 6716, 2.1.1).
+Left alone, libopus begins to spend bits there from 14 kbit/s on, at the cost of 0.2 to 0.3 of PESQ."""
 COMPLEXITY: Final = 10
 CONCEALMENT_COMPLEXITY: Final = 5
 """From here on a decoder with the networks conceals by them (deep PLC)."""

@@ -66,10 +66,20 @@ def test_the_other_sides_report_is_handed_on_once() -> None:
 def test_after_a_storm_the_delay_falls_again() -> None:
     chance = random.Random(9)
     storm = range(500, 1000)
-    heard = run(90, lambda slot: NETWORK + 0.003 + (chance.uniform(0, 0.2) if slot in storm else 0.0))
+    heard = run(75, lambda slot: NETWORK + 0.003 + (chance.uniform(0, 0.2) if slot in storm else 0.0))
     assert max(heard.delays(range(900, 1000))) > 0.15
-    late = heard.delays(range(3900, 4400))
+    late = heard.delays(range(3200, 3700))
     assert len(late) > 450 and max(late) < 0.06
+
+
+def test_a_queue_that_has_drained_is_soon_forgotten() -> None:
+    def delay(slot: int) -> float:
+        return NETWORK + 0.003 + min(0.3, max(0.0, (slot - 150) * 0.01)) * (slot < 350)
+
+    heard = run(45, delay)
+    assert max(heard.delays(range(300, 350))) > 0.25
+    late = heard.delays(range(1200, 2200))
+    assert len(late) > 900 and max(late[500:]) < 0.09
 
 
 def test_a_stall_loses_nothing_and_changes_no_order() -> None:
@@ -102,13 +112,12 @@ def test_frames_of_all_lengths_follow_each_other_without_gaps() -> None:
 
 @pytest.mark.parametrize("drift", [300e-6, -300e-6])
 def test_clocks_that_drift_apart_make_neither_gaps_nor_delay(drift: float) -> None:
-    heard = run(240, lambda slot: NETWORK, drift=drift)
+    heard = run(100, lambda slot: NETWORK, drift=drift)
     stats = heard.receiver.stats()
     assert stats.missing == stats.concealed == 0
     assert heard.decoder.decoded == list(range(len(heard.decoder.decoded)))
     delays = [
-        at - slot * 0.02 * drift
-        for slot, at in zip(range(2000, 11_500), heard.delays(range(2000, 11_500)), strict=True)
+        at - slot * 0.02 * drift for slot, at in zip(range(2000, 4900), heard.delays(range(2000, 4900)), strict=True)
     ]
     assert max(delays) < NETWORK + 0.045
     report = heard.receiver.report()
@@ -156,18 +165,18 @@ def test_ten_seconds_of_nothing_pass_into_noise_and_back() -> None:
 
 def test_a_flood_of_valid_packets_is_dropped_and_counted() -> None:
     receiver, decoder = new_receiver()
-    for tick in range(600):
+    for tick in range(200):
         now = tick * 0.01
         for n in range(400):
             receiver.push(now, paper_packet(tick // 2 + n % 7 * 9000 + n))
         assert len(receiver.pull(now)) == PULL_SAMPLES
     assert len(receiver._inbox) <= 128 and len(receiver._buffer) <= 150
-    assert receiver.stats().refused["flood"] > 100_000
+    assert receiver.stats().refused["flood"] > 40_000
     # The true stream is heard again once it is alone.
-    for tick in range(600, 900):
+    for tick in range(200, 500):
         receiver.push(tick * 0.01, paper_packet(tick // 2))
         receiver.pull(tick * 0.01)
-    assert decoder.decoded[-1] >= 445
+    assert decoder.decoded[-1] >= 245
 
 
 def test_damaged_frames_and_other_calls_are_counted_and_bridged() -> None:

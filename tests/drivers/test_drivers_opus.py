@@ -175,7 +175,7 @@ def test_the_library_is_described() -> None:
     assert ("no deep PLC" in str(LIBRARY)) is not LIBRARY.deep_plc
 
 
-def test_bandwidth_ends_at_8_khz_below_32_kbit_per_second() -> None:
+def test_bandwidth_ends_at_8_khz_below_36_kbit_per_second() -> None:
     noise = np.random.default_rng(3).normal(0, 3000, RATE).astype(np.int16)
     shares = {}
     for size in (57, 116):

@@ -1,0 +1,239 @@
+"""Policy and capacity: what is right in each network, and nothing but slow, bounded reactions to nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshcall.audio import policy
+from meshcall.audio.capacity import BLOCK_SECONDS, STEPS, Capacity
+from meshcall.audio.policy import FRAME_BITS_LEAST, Grade, Losses, covers_for, distance_of, grade_of, shape_for
+from meshcall.wire.voice import FRAME_BYTES_MAX, PACKET_BYTES_MAX, WINDOW_MAX, Cover, Report, frame_bytes_for
+
+START = 1000.0
+TICK = 0.02
+reports = st.builds(
+    Report, st.floats(0, 1), st.floats(0, 31.8), st.floats(0, 1), st.floats(0, 0.51), st.floats(0, 1.02)
+)
+grades = st.sampled_from(list(Grade))
+
+
+class Line:
+    """A line of so many bits per second with a queue, and the reports of who receives at its end."""
+
+    def __init__(self, bits: float, depth: float = 0.3, delay: float = 0.02) -> None:
+        self.bits, self.depth, self.delay = bits, depth, delay
+        self.queue = 0.0
+        self.seen: list[tuple[float, float, float]] = []
+        self.base = delay
+
+    def carry(self, now: float, rate: float) -> None:
+        """A tick's worth."""
+        grown = self.queue + (rate / self.bits - 1) * TICK
+        lost = max(0.0, grown - self.depth) * self.bits / (rate * TICK)
+        self.queue = min(self.depth, max(0.0, grown))
+        self.seen.append((now, self.queue, min(1.0, lost)))
+        self.seen = [one for one in self.seen if one[0] > now - 3]
+
+    def report(self, now: float) -> Report:
+        """As it is known to the sender now: the way back takes as long as the queue."""
+        at = now - self.delay - self.queue
+        recent = [queue for then, queue, _ in self.seen if at - 0.5 <= then <= at]
+        losses = [lost for then, _, lost in self.seen if at - 2 <= then <= at]
+        return Report(
+            loss=sum(losses) / len(losses) if losses else 0.0, burst=1.5, queue=min(recent) if recent else 0.0
+        )
+
+
+def drive(
+    seconds: float, line: Line | None, report: Callable[[float, Report], Report] = lambda _, one: one,
+    limit: int = 70_000, capacity: Capacity | None = None, start: float = START,
+) -> tuple[Capacity, list[tuple[float, int]], list[float]]:  # fmt: skip
+    """The capacity after so long, when it went to which rate, and the queue at each tick."""
+    capacity = capacity or Capacity(start, limit)
+    rates, queues = [(start, capacity.step.bits_per_second)], []
+    for n in range(int(seconds / TICK)):
+        now = start + n * TICK
+        if line is not None:
+            line.carry(now, capacity.step.bits_per_second)
+            queues.append(line.queue)
+        capacity.reported(now, report(now, line.report(now) if line is not None else Report()))
+        if capacity.step.bits_per_second != rates[-1][1]:
+            rates.append((now, capacity.step.bits_per_second))
+    return capacity, rates, queues
+
+
+def share_below(rates: list[tuple[float, int]], bits: int, seconds: float) -> float:
+    """Of the time, at rates below."""
+    ends = [at for at, _ in rates[1:]] + [START + seconds]
+    return sum(end - at for (at, rate), end in zip(rates, ends, strict=True) if rate < bits) / seconds
+
+
+def test_a_free_path_is_used_up_to_the_limit_and_no_further() -> None:
+    for limit, best in ((70_000, 70_000), (58_000, 58_000), (100_000, 96_000), (20_000, 18_000), (1, 18_000)):
+        capacity, rates, _ = drive(30, Line(1e7), limit=limit)
+        assert capacity.step.bits_per_second == best
+        assert max(rate for _, rate in rates) == best
+        assert len(rates) <= 2
+
+
+@pytest.mark.parametrize(("bits", "settles"), [(48_000, 45_000), (24_000, 22_500), (33_000, 30_000), (64_000, 58_000)])
+def test_a_narrow_line_is_found_and_its_queue_drained(bits: int, settles: int) -> None:
+    _, rates, queues = drive(28, Line(bits))
+    first_down = next(at for at, rate in rates if rate < bits) - START
+    assert first_down < (1.6 if bits < 50_000 else 7)
+    after = queues[int(12 / TICK) :]
+    assert max(after) < 0.15
+    assert sum(after) / len(after) < 0.02
+    assert rates[-1][1] == settles
+
+
+@pytest.mark.parametrize("bits", [24_000, 48_000])
+def test_a_step_that_failed_is_tried_ever_more_seldom(bits: int) -> None:
+    _, rates, _ = drive(600, Line(bits))
+    tries = [at for at, rate in rates if rate > bits and at > START + 20]
+    assert 1 <= len(tries) <= 6
+    gaps = [b - a for a, b in pairwise(tries)]
+    assert gaps == sorted(gaps)
+    assert tries[0] > START + BLOCK_SECONDS
+
+
+def test_a_line_that_becomes_wide_again_is_used_within_minutes() -> None:
+    line = Line(48_000)
+    capacity, _, _ = drive(20, line)
+    line.bits = 1e7
+    drive(120, line, capacity=capacity, start=START + 20)
+    assert capacity.step.bits_per_second == 70_000
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.1, 0.2, 0.3, 0.5])
+def test_random_loss_does_not_starve_the_rate(loss: float) -> None:
+    chance = Random(7)
+    history = [chance.random() < loss for _ in range(100)]
+
+    def report(_: float, seen: Report) -> Report:
+        history.append(chance.random() < loss)
+        del history[0]
+        return Report(loss=sum(history) / 100, burst=1.2, queue=seen.queue)
+
+    _, rates, _ = drive(300, Line(1e7), report)
+    assert share_below(rates, 58_000, 300) < 0.02
+    assert share_below(rates, 70_000, 300) < 0.2
+
+
+def test_loss_that_falls_with_the_rate_lowers_it_though_nothing_queues() -> None:
+    _, rates, _ = drive(120, Line(60_000, depth=0.001))
+    assert share_below(rates, 60_000, 120) > 0.6
+
+
+def test_delay_that_does_not_fall_with_the_rate_is_not_ours() -> None:
+    def longer(now: float, seen: Report) -> Report:
+        return Report(queue=0.2 if now > START + 10 else 0.0)
+
+    capacity, rates, _ = drive(60, Line(1e7), longer)
+    assert capacity.step.bits_per_second == 70_000
+    assert share_below(rates, 58_000, 60) < 0.15
+
+
+def test_jitter_is_not_a_queue() -> None:
+    chance = Random(3)
+    _, rates, _ = drive(120, Line(1e7), lambda *_: Report(jitter=0.2, queue=chance.uniform(0, 0.045)))
+    assert len(rates) <= 2
+
+
+@given(st.lists(st.tuples(reports, st.floats(0, 2)), max_size=200), st.integers(0, 200_000))
+@settings(max_examples=100)
+def test_any_reports_give_slow_and_bounded_reactions(told: list[tuple[Report, float]], limit: int) -> None:
+    capacity, losses = Capacity(START, limit), Losses(START)
+    now = START
+    steps, protections = [START], [START - policy.REST_SECONDS]
+    for report, pause in told:
+        now += pause
+        before = capacity.step, losses.grade, losses.distance
+        capacity.reported(now, report)
+        losses.reported(now, report, capacity.fell)
+        if capacity.step != before[0]:
+            assert now - steps[-1] >= 0.99 or len(steps) == 1
+            steps.append(now)
+        if (losses.grade, losses.distance) != before[1:]:
+            assert now - protections[-1] >= policy.RISE_SECONDS - 1e-6
+            protections.append(now)
+        assert capacity.step in STEPS
+        assert capacity.step.bits_per_second <= max(limit, STEPS[0].bits_per_second)
+        shape = shape_for(losses.grade, losses.distance, capacity.step, 54)
+        assert 1 <= shape.frame_bytes <= FRAME_BYTES_MAX
+        assert shape.size <= PACKET_BYTES_MAX
+
+
+def test_reports_that_swing_from_nothing_to_all_change_little() -> None:
+    capacity, losses = Capacity(START, 70_000), Losses(START)
+    changes = 0
+    for n in range(3000):
+        now = START + n * TICK
+        report = Report(1, 31.8, 1, 0.51, 1.02) if n % 2 else Report()
+        before = capacity.step, losses.grade, losses.distance
+        capacity.reported(now, report)
+        losses.reported(now, report, capacity.fell)
+        changes += before != (capacity.step, losses.grade, losses.distance)
+    assert changes < 60
+
+
+@given(grades, st.integers(0, 7), st.sampled_from(STEPS), st.sampled_from([54, 66, 74, 86]))
+def test_every_shape_fits_its_step(grade: Grade, distance: int, step: object, overhead: int) -> None:
+    shape = shape_for(grade, distance, step, overhead)  # type: ignore[arg-type]
+    bits = (shape.size + overhead) * 8 / shape.seconds
+    assert step.bits_per_second - 8 / shape.seconds < bits <= step.bits_per_second  # type: ignore[attr-defined]
+    covers = shape.protection.covers
+    assert not covers or shape.frame_bytes * 8 / shape.seconds >= FRAME_BITS_LEAST
+    assert all(1 <= one.first <= 16 and 1 <= one.count <= WINDOW_MAX for one in covers)
+    assert shape.frame_bytes == frame_bytes_for(shape.size, len(covers))
+
+
+@pytest.mark.parametrize(
+    ("loss", "burst", "covers"),
+    [
+        (0.0, 0.0, ()),
+        (0.01, 1.0, ()),
+        (0.05, 1.05, (Cover(1, 1),)),
+        (0.10, 1.1, (Cover(1, 1),)),
+        (0.20, 1.25, (Cover(2, 1), Cover(3, 1))),
+        (0.30, 1.45, (Cover(2, 1), Cover(2, 3))),
+        (0.50, 2.0, (Cover(1, 4),) * 3),
+        (0.10, 3.4, (Cover(4, 1),)),
+        (0.10, 6.5, (Cover(7, 1),)),
+    ],
+)
+def test_the_table(loss: float, burst: float, covers: tuple[Cover, ...]) -> None:
+    losses = Losses(START)
+    for n in range(2000):
+        losses.reported(START + n * TICK, Report(loss=loss, burst=burst), START - 100)
+    shape = shape_for(losses.grade, losses.distance, STEPS[6], 54)
+    assert shape.protection.covers == covers
+    assert shape.protection.inband is (loss == 0.01)
+
+
+def test_grades_keep_to_hysteresis() -> None:
+    for grade in list(Grade)[1:]:
+        enter, leave = policy.ENTER[grade], policy.LEAVE[grade]
+        assert grade_of(enter, Grade.NONE) == grade
+        assert grade_of((enter + leave) / 2, grade) == grade
+        assert grade_of(leave - 1e-9, grade) < grade
+    assert distance_of(0.1, 4.0, 4) == 4
+    assert distance_of(0.1, 1.0, 4) == 0
+
+
+def test_frames_of_60_ms_have_copies_as_far_in_time() -> None:
+    assert covers_for(Grade.SOME, 7, 3) == (Cover(3, 1),)
+    assert covers_for(Grade.SOME, 7, 1) == (Cover(7, 1),)
+
+
+def test_losses_of_an_overfull_path_are_forgiven() -> None:
+    losses = Losses(START)
+    for n in range(100):
+        losses.reported(START + n * TICK, Report(loss=0.4, burst=1.5), START - 0.1)
+    assert losses.grade is Grade.NONE
