@@ -55,27 +55,29 @@ class Grade(IntEnum):
     """LBRR: the whole budget for the frame, which carries a poorer copy of the one before."""
     SOME = 2
     """One symbol: a copy."""
-    MUCH = 3
+    MORE = 3
+    """A copy further back: what it leaves lost is lost singly, and sounds better than two in a row."""
+    MUCH = 4
     """One symbol of two frames."""
-    HEAVY = 4
+    HEAVY = 5
     """Two copies."""
-    SEVERE = 5
+    SEVERE = 6
     """A copy, and a symbol of three frames: more is repaired, later."""
-    EXTREME = 6
+    EXTREME = 7
     """Three symbols."""
 
 
-ENTER: Final = (0.0, 0.005, 0.03, 0.13, 0.17, 0.25, 0.40)
+ENTER: Final = (0.0, 0.005, 0.03, 0.075, 0.13, 0.17, 0.25, 0.40)
 """From this share of loss on a grade holds ..."""
-LEAVE: Final = (0.0, 0.002, 0.015, 0.10, 0.13, 0.21, 0.33)
+LEAVE: Final = (0.0, 0.002, 0.015, 0.055, 0.10, 0.13, 0.21, 0.33)
 """... and until it falls below this one."""
-ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.13, 0.28, 0.40, 0.50)
-LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.10, 0.22, 0.35, 0.42)
+ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.075, 0.13, 0.28, 0.40, 0.50)
+LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.055, 0.10, 0.22, 0.35, 0.42)
 """The same where losses come in bursts: against those a second symbol does little, and costs as much."""
 
 _COVERS: Final = (
-    (), (), (Cover(1, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)), (Cover(2, 1), Cover(2, 3)),
-    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+    (), (), (Cover(1, 1),), (Cover(2, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)),
+    (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
 INBAND_EXPECTED_LOSS: Final = 0.05
 """From less libopus makes no LBRR at 40 kbit/s."""
