@@ -100,7 +100,7 @@ BURST_FIRST_MIN_SLOTS: Final = 3
 BURST_FIRST_MAX_SLOTS: Final = 7
 """... within these limits: the frame waits so long for it."""
 DISTANCE_STEP_SLOTS: Final = 2
-"""A distance is kept until the better one is so far from it."""
+"""A distance becomes less only by so many."""
 
 
 def grade_of(loss: float, present: Grade, *, bursty: bool = False) -> Grade:
@@ -117,7 +117,7 @@ def distance_of(loss: float, burst: float, present: int) -> int:
     if burst <= BURSTY / (1 - min(loss, 0.9)):
         return 0
     wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
-    return present if present and abs(wanted - present) < DISTANCE_STEP_SLOTS else wanted
+    return present if wanted < present < wanted + DISTANCE_STEP_SLOTS else wanted
 
 
 def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) -> tuple[Cover, ...]:

@@ -224,7 +224,9 @@ def test_grades_keep_to_hysteresis() -> None:
         assert grade_of(enter, Grade.NONE) == grade
         assert grade_of((enter + leave) / 2, grade) == grade
         assert grade_of(leave - 1e-9, grade) < grade
-    assert distance_of(0.1, 4.0, 4) == 4
+    assert distance_of(0.1, 4.0, 4) == 5
+    assert distance_of(0.1, 3.2, 5) == 5
+    assert distance_of(0.1, 2.0, 5) == 3
     assert distance_of(0.1, 1.0, 4) == 0
 
 
