@@ -79,6 +79,12 @@ _COVERS: Final = (
     (), (), (Cover(1, 1),), (Cover(2, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)),
     (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
+COVERS_SHAKY: Final = (Cover(1, 4),)
+"""The least where delays differ from packet to packet: a frame is late only if what repairs it is late too, and while
+the receiver waits for late packets anyway a wide window repairs most."""
+SHAKY_ENTER_SECONDS: Final = 0.04
+SHAKY_LEAVE_SECONDS: Final = 0.025
+"""Of reported jitter: from the one on, until it falls below the other."""
 INBAND_EXPECTED_LOSS: Final = 0.05
 """From less libopus makes no LBRR at 40 kbit/s."""
 INBAND_BITS_LEAST: Final = 24_000
@@ -114,9 +120,11 @@ def distance_of(loss: float, burst: float, present: int) -> int:
     return present if wanted < present < wanted + DISTANCE_STEP_SLOTS else wanted
 
 
-def covers_for(grade: Grade, distance: int, slots: int) -> tuple[Cover, ...]:
-    """The row of the table; `distance` in slots, `slots` per frame."""
+def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) -> tuple[Cover, ...]:
+    """The row of the table; `distance` in slots, `slots` per frame; `shaky`: packets come with much jitter."""
     covers = _COVERS[grade]
+    if shaky and len(covers) < 2 and not distance:
+        return COVERS_SHAKY
     if not distance or not covers:
         return covers
     far = math.ceil(distance / slots)
@@ -124,7 +132,7 @@ def covers_for(grade: Grade, distance: int, slots: int) -> tuple[Cover, ...]:
     return tuple(Cover(first, 1) for first in dict.fromkeys((far, near, far + near)))[: len(covers)]
 
 
-def shape_for(grade: Grade, distance: int, step: Step, overhead: int) -> Shape:
+def shape_for(grade: Grade, distance: int, step: Step, overhead: int, *, shaky: bool = False) -> Shape:
     """Packets within the step's bits per second; `overhead`: bytes per packet below the payload."""
     seconds = step.slots * SLOT_SECONDS
     size = int(step.bits_per_second * seconds / BITS_PER_BYTE) - overhead
@@ -132,10 +140,10 @@ def shape_for(grade: Grade, distance: int, step: Step, overhead: int) -> Shape:
     def frame_bits(repairs: int) -> float:
         return frame_bytes_for(size, repairs) * BITS_PER_BYTE / seconds
 
-    covers = covers_for(grade, distance, step.slots)
+    covers = covers_for(grade, distance, step.slots, shaky=shaky)
     while covers and frame_bits(len(covers)) < FRAME_BITS_LEAST:
         covers = covers[:-1]
-    inband = grade is Grade.TRACE and frame_bits(0) >= INBAND_BITS_LEAST
+    inband = grade is Grade.TRACE and not covers and frame_bits(0) >= INBAND_BITS_LEAST
     return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
 
 
@@ -159,6 +167,9 @@ class Losses:
     def __init__(self, now: float) -> None:
         self.grade = Grade.NONE
         self.distance = 0
+        self.shaky = False
+        """Whether delays differ much from packet to packet."""
+        self._jitter = 0.0
         self._loss = 0.0
         self._lost = self._runs = 0.0
         """Lost slots and runs of them, both in the same unit and fading."""
@@ -180,6 +191,8 @@ class Losses:
         self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
         distance = distance_of(self._loss, burst, self.distance)
         grade = grade_of(self._loss, self.grade, bursty=distance > 0)
-        pause = RISE_SECONDS if grade > self.grade else REST_SECONDS
-        if (grade, distance) != (self.grade, self.distance) and now - self._changed >= pause:
-            self.grade, self.distance, self._changed = grade, distance, now
+        self._jitter += (report.jitter - self._jitter) * min(1.0, passed / LOSS_SECONDS)
+        shaky = self._jitter >= (SHAKY_LEAVE_SECONDS if self.shaky else SHAKY_ENTER_SECONDS)
+        pause = RISE_SECONDS if grade > self.grade or shaky > self.shaky else REST_SECONDS
+        if (grade, distance, shaky) != (self.grade, self.distance, self.shaky) and now - self._changed >= pause:
+            self.grade, self.distance, self.shaky, self._changed = grade, distance, shaky, now

@@ -118,7 +118,8 @@ class Sender:
         )  # fmt: skip
 
     def _wanted(self) -> Shape:
-        shape = shape_for(self._losses.grade, self._losses.distance, self._capacity.step, self.overhead)
+        losses = self._losses
+        shape = shape_for(losses.grade, losses.distance, self._capacity.step, self.overhead, shaky=losses.shaky)
         return shape if self._fixed is None else replace(shape, protection=self._fixed)
 
     def _reshape(self) -> None:

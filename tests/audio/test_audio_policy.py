@@ -240,3 +240,30 @@ def test_losses_of_an_overfull_path_are_forgiven() -> None:
     for n in range(100):
         losses.reported(START + n * TICK, Report(loss=0.4, burst=1.5), START - 0.1)
     assert losses.grade is Grade.NONE
+
+
+def jittery(losses: Losses, jitter: float, seconds: float, start: float, loss: float = 0.0) -> float:
+    """Reports of one jitter for so long; the time then."""
+    for n in range(int(seconds / TICK)):
+        losses.reported(start + n * TICK, Report(loss=loss, burst=1.0 if loss else 0.0, jitter=jitter), START - 100)
+    return start + seconds
+
+
+def test_jitter_buys_a_symbol_as_loss_does() -> None:
+    losses = Losses(START)
+    now = jittery(losses, 0.065, 8, START)
+    assert losses.shaky
+    assert covers_for(losses.grade, losses.distance, 1, shaky=losses.shaky) == policy.COVERS_SHAKY
+    now = jittery(losses, 0.03, 20, now)
+    assert losses.shaky  # it was more, and has not gone
+    now = jittery(losses, 0.01, 20, now)
+    assert not losses.shaky
+    now = jittery(losses, 0.03, 20, now)
+    assert not losses.shaky
+
+
+def test_jitter_leaves_more_symbols_and_distances_as_they_are() -> None:
+    for grade in Grade:
+        plain = covers_for(grade, 0, 1)
+        assert covers_for(grade, 0, 1, shaky=True) == (plain if len(plain) > 1 else policy.COVERS_SHAKY)
+        assert covers_for(grade, 4, 1, shaky=True) == (covers_for(grade, 4, 1))

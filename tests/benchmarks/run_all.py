@@ -23,6 +23,7 @@ from typing import Any
 
 from process_figures import daemon_megabytes, help_milliseconds, simulator_figures
 from targets import Figures, table
+from voice_figures import voice_section
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -139,11 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small swarms, some ten minutes in all")
     parser.add_argument("--alone", action="store_true", help="without libtorrent")
-    parser.add_argument("--only", default="", help="a comma list of: 200, cold, loss, 1000, sim, process")
+    parser.add_argument("--only", default="", help="a comma list of: 200, cold, loss, 1000, sim, process, voice")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     os.environ["MESHCALL_OFFLINE"] = "1"
     figures, raw = measure(options)
+    voice: list[str] = []
+    if not options.only or "voice" in options.only.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            voice = voice_section(Path(folder) if options.no_write else RESULTS, quick=options.quick, say=say)
     where = machine()
     title = "Quick benchmark: small swarms, not those of the targets" if options.quick else "Benchmark"
     text = "\n".join(
@@ -155,6 +160,8 @@ def main() -> None:
             "40 to 80 ms one-way delay, k = 8; what each phase is, says `tests/benchmarks/dht/README.md`.",
             "",
             *table(figures["meshcall"], figures.get("libtorrent", {})),
+            "",
+            *voice,
             "",
         ]
     )

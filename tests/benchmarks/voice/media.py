@@ -37,7 +37,7 @@ def protection(variant: str) -> Protection | None:
             inband = True
         elif kind != "none":
             raise ValueError(f"{part}: not a way to repair")
-    return Protection(tuple(covers), inband, _EXPECTED_LOSS if inband else 0.01)
+    return Protection(tuple(covers), inband, _EXPECTED_LOSS if inband else 0.0)
 
 
 def sender(chance: Random, kbps: float, variant: str, now: float) -> Sender:

@@ -19,12 +19,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from impair import SCENARIOS, Link
 from media import protection
+from numpy.typing import NDArray
 from reference import find
 from scipy.signal import resample_poly
 from score import FS, cut, judge, spans_of
 from sound import read_int16
 
-from meshcall.audio.codec import SLOT_SAMPLES
+from meshcall.audio.codec import SLOT_SAMPLES, Sound
 from meshcall.audio.repair import RepairDecoder, RepairEncoder
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.wire.voice import SLOT_SECONDS, Report, VoicePacket, frame_bytes_for
@@ -33,6 +34,8 @@ OVERHEAD_BYTES = 54
 LOOKAHEAD_SAMPLES = 312
 """Of Opus."""
 MARGIN_SECONDS = 0.2
+EPSILON = 1e-6
+Lateness = NDArray[np.float64]
 WAYS = (
     "none", "inband", "copies:1", "copies:2", "copies:3", "copies:1;inband", "copies:2;inband", "rlc:2", "rlc:3",
     "rlc:4", "rlc:3;inband", "rlc:4;inband", "copies:1,3", "copies:1,2", "copies:2,4", "rlc:2+2", "rlc:3+3", "rlc:4+4",
@@ -52,32 +55,36 @@ class Case:
     slots: int
 
 
-def known_at(case: Case, frames: int) -> np.ndarray:
-    """For each frame, how many slots after its own packet's due time it is known; infinity: never."""
+def known_at(case: Case, frames: int) -> Lateness:
+    """For each frame, how many slots later than a packet without jitter brings it it is known; infinity: never."""
     shield = protection(case.way)
     assert shield is not None
-    link = Link(SCENARIOS[case.scenario], case.seed)
+    scenario = SCENARIOS[case.scenario]
+    link = Link(scenario, case.seed)
     encoder, decoder = RepairEncoder(), RepairDecoder()
     length = 4  # the losses are what counts, not the bytes
-    late = np.full(frames, np.inf)
     seconds = case.slots * SLOT_SECONDS
+    coming: list[tuple[float, int, VoicePacket]] = []
     for n in range(frames):
         frame = n.to_bytes(length, "big")
         slot = n * case.slots
         encoder.add(slot, case.slots, frame)
         covers = encoder.possible(shield.covers)
-        packet = VoicePacket(
-            1, slot, case.slots, shield.inband, Report(), frame, covers, tuple(encoder.symbols(covers))
-        )
-        if link.fate(n * seconds, case.size) is None:
-            continue
-        for found, _, _, _ in decoder.add(packet, slot):
+        symbols = tuple(encoder.symbols(covers))
+        arrival = link.fate(n * seconds, case.size)
+        if arrival is not None:
+            coming.append(
+                (arrival, n, VoicePacket(1, slot, case.slots, shield.inband, Report(), frame, covers, symbols))
+            )
+    late = np.full(frames, np.inf)
+    for arrival, _, packet in sorted(coming, key=lambda one: one[:2]):
+        for found, _, _, _ in decoder.add(packet, packet.slot):
             k = found // case.slots
-            late[k] = min(late[k], (n - k) * case.slots)
+            late[k] = min(late[k], (arrival - scenario.delay - k * seconds) / SLOT_SECONDS)
     return late
 
 
-def sounded(case: Case, late: np.ndarray, wait: int, speech: np.ndarray) -> np.ndarray:
+def sounded(case: Case, late: Lateness, wait: float, speech: Sound) -> Sound:
     """The speech with the frames that are known within `wait`, the others out of the in-band copy or concealed."""
     shield = protection(case.way)
     assert shield is not None
@@ -88,29 +95,29 @@ def sounded(case: Case, late: np.ndarray, wait: int, speech: np.ndarray) -> np.n
     frames = [encoder.encode(speech[k * samples : (k + 1) * samples], size) for k in range(len(late))]
     out = []
     for k, frame in enumerate(frames):
-        if late[k] <= wait:
+        if late[k] <= wait + EPSILON:
             out.append(decoder.decode(frame, samples))
             continue
         sound = None
-        if shield.inband and wait >= case.slots and k + 1 < len(late) and late[k + 1] <= wait - case.slots:
+        if shield.inband and wait >= case.slots and k + 1 < len(late) and late[k + 1] <= wait - case.slots + EPSILON:
             sound = decoder.decode_inband(frames[k + 1], samples)
         out.append(decoder.conceal(samples) if sound is None else sound)
     return np.concatenate(out)
 
 
-def runs(missing: np.ndarray) -> float:
+def runs(missing: NDArray[np.bool_]) -> float:
     """Mean length of a run of missing frames."""
     edges = np.count_nonzero(np.diff(np.concatenate([[0], missing.astype(int)])) == 1)
     return float(missing.sum() / edges) if edges else 0.0
 
 
-def residual(case: Case, waits: tuple[int, ...]) -> list[tuple[float, float]]:
+def residual(case: Case, waits: tuple[float, ...]) -> list[tuple[float, float]]:
     """Share missing and mean run for each wait, over ten minutes."""
     late = known_at(case, int(600 / SLOT_SECONDS / case.slots))
-    return [(float((late > wait).mean()), runs(late > wait)) for wait in waits]
+    return [(float((late > wait + EPSILON).mean()), runs(late > wait + EPSILON)) for wait in waits]
 
 
-def quality(case: Case, wait: int, name: str) -> float:
+def quality(case: Case, wait: float, name: str) -> float:
     """PESQ-WB over a set of utterances."""
     folder = find(name)
     speech = read_int16(folder / "ref48.wav")
@@ -124,7 +131,7 @@ def quality(case: Case, wait: int, name: str) -> float:
     return float(np.average(scores, weights=[end - start for start, end in spans]))
 
 
-def _job(argument: tuple[Case, int, str]) -> float:
+def _job(argument: tuple[Case, float, str]) -> float:
     return quality(*argument)
 
 
@@ -140,7 +147,7 @@ def main() -> None:
     parser.add_argument("--pesq", type=int, default=0, help="how many of the best of each wait are scored")
     parser.add_argument("--sets", default="anchor,other")
     options = parser.parse_args()
-    waits = tuple(int(part) for part in options.waits.split(","))
+    waits = tuple(float(part) for part in options.waits.split(","))
     seeds = [int(part) for part in options.seeds.split(",")]
     size = int(options.kbps * 1000 * SLOT_SECONDS * options.slots / 8) - OVERHEAD_BYTES
     with ProcessPoolExecutor(2) as pool:
@@ -167,7 +174,7 @@ def main() -> None:
                 for k, way in enumerate(best):
                     these = scores[k * per : (k + 1) * per]
                     print(
-                        f"  wait {wait}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})",
+                        f"  wait {wait:g}: {way:18} PESQ {np.mean(these):.2f}  ({min(these):.2f}-{max(these):.2f})",
                         flush=True,
                     )
 

@@ -1,10 +1,11 @@
 """A long call in virtual time, with loss, jitter and clocks that drift apart: does anything grow?
 
-    soak.py [--minutes 60] [--ppm 300] [--loss 0.03] [--seed 1] [--memory]
+    soak.py [--minutes 60] [--ppm 300] [--loss 0.03] [--seed 1] [--memory] [--noise]
 
 Prints a line every few minutes (delay as heard, by correlation; concealed; time scaled) and JSON in the last line.
 The second person's clock is faster by `ppm`, so one receiver must leave sound out and the other one must stretch.
-`--memory` traces allocations (the run takes about twice as long); growth counts from a tenth of the time on.
+`--noise`: babble made here in place of reference speech, which needs packages.  `--memory` traces allocations (the
+run takes about twice as long); growth counts from a tenth of the time on.
 """
 
 from __future__ import annotations
@@ -67,10 +68,24 @@ class Ear:
         return (span - len(sound) - at) / RATE if sure > 0.3 else None
 
 
-def soak(minutes: float, ppm: float, loss: float, seed: int, *, memory: bool, say: Any = print) -> dict[str, Any]:
+def babble(seed: int, seconds: float = 20.0) -> Sound:
+    """Syllables of a buzzing voice with changing pitch and colour, and pauses between sentences."""
+    chance = np.random.default_rng(seed)
+    at = np.arange(int(seconds * RATE)) / RATE
+    walk = np.interp(at, np.arange(0, seconds + 1, 0.25), chance.normal(0, 1, int(seconds * 4) + 4))
+    phase = 2 * np.pi * np.cumsum(130 + 25 * walk) / RATE
+    colours = np.interp(at, np.arange(0, seconds + 1, 0.2), chance.uniform(0.5, 2.0, int(seconds * 5) + 5))
+    voice = sum(np.sin(k * phase) / k**colours for k in range(1, 25))
+    syllables = np.clip(np.sin(2 * np.pi * 3.3 * at + walk), 0, 1) * (np.sin(2 * np.pi * at / 5) > -0.6)
+    return np.clip(3000 * voice * syllables + chance.normal(0, 4, len(at)), -30000, 30000).astype(np.int16)
+
+
+def soak(
+    minutes: float, ppm: float, loss: float, seed: int, *, memory: bool, noise: bool, say: Any = print
+) -> dict[str, Any]:
     """The call; what came of it."""
     chance = Random(seed)
-    speech = [read_int16(find(name) / "ref48.wav") for name in ("auto", "auto")]
+    speech = [babble(k) if noise else read_int16(find("auto") / "ref48.wav") for k in range(2)]
     scenario = Scenario(loss=loss, gamma=JITTER)
     people = tuple(
         Person(
@@ -147,8 +162,12 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--noise", action="store_true")
     options = parser.parse_args()
-    print(json.dumps(soak(options.minutes, options.ppm, options.loss, options.seed, memory=options.memory)))
+    result = soak(
+        options.minutes, options.ppm, options.loss, options.seed, memory=options.memory, noise=options.noise
+    )  # fmt: skip
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

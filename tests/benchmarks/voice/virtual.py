@@ -200,7 +200,7 @@ def main() -> None:
     text = []
     for kbps in (float(part) for part in options.kbps.split(",")):
         jobs = [
-            Job(scenario, int(seed), sets, kbps, options.keep, options.variant)
+            Job(scenario, int(seed), sets, kbps, options.keep and options.keep / f"{kbps:g}", options.variant)
             for scenario in options.scenarios.split(",")
             for seed in options.seeds.split(",")
         ]
