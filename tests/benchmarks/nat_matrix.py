@@ -43,17 +43,24 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--delay", type=float, default=20.0, help="milliseconds, one way, on each access link")
     parser.add_argument("--count", type=int, default=80, help="echoes for each pair, 50 ms apart")
+    parser.add_argument("--pair", nargs=2, metavar="KIND", help="only from the first of these kinds to the second")
+    parser.add_argument("--repeat", type=int, default=1, help="dial every pair so often")
     parser.add_argument("--neighbours", action="store_true", help="also pairs behind one NAT or carrier")
     parser.add_argument("--out", type=Path, help="write all results there, as JSON")
     options = parser.parse_args()
     if lacks := missing():
         sys.exit(f"the NAT lab {lacks}")
+    if options.pair:
+        options.kinds = list(dict.fromkeys(options.pair))
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, Lab(options.delay / 1000, prefix=f"m{os.getpid()}-") as lab:
         services(lab)
         homes(lab, options.kinds)
         hosts = [side + kind for kind in options.kinds for side in ("a-", "b-")]
         pairs = [("a-" + one, "b-" + two) for one in options.kinds for two in options.kinds]
+        if options.pair:
+            hosts, pairs = [f"a-{options.pair[0]}", f"b-{options.pair[1]}"], []
+            pairs.append((hosts[0], hosts[1]))
         if options.neighbours:
             neighbours(lab)
             carriers(lab)
@@ -62,8 +69,9 @@ def main() -> None:
         people = People(lab, Path(folder))
         people.infrastructure()
         people.people(hosts)
-        for one, two in pairs:
-            said = results[f"{one} {two}"] = people.ping(one, two, options.count)
+        for number, (one, two) in enumerate(pair for pair in pairs for _ in range(options.repeat)):
+            said = people.ping(one, two, options.count)
+            results[f"{one} {two}" + (f" {number}" if options.repeat > 1 else "")] = said
             print(f"{one:>15} -> {two:<15}  {cell(said)}", flush=True)
             if "error" in said:
                 print(f"    {said['error']}", flush=True)
@@ -76,6 +84,16 @@ def main() -> None:
     ]
     print(f"{len(firsts)} of {len(results)} pairs connected", end="")
     print(f"; first echo: median {statistics.median(firsts) * 1000:.0f} ms" if firsts else "")
+    directs = sorted(
+        said["time_line"]["direct"] - said["time_line"]["first_packet"]
+        for said in results.values()
+        if said.get("answered") and said["time_line"]["direct"] is not None
+    )
+    if directs:
+        print(
+            f"direct in {len(directs)}, median {statistics.median(directs) * 1000:.0f} ms, "
+            f"{sum(each <= 4 for each in directs)} within 4 s, last after {directs[-1] * 1000:.0f} ms"
+        )
 
 
 if __name__ == "__main__":
