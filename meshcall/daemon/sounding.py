@@ -6,6 +6,7 @@ Imported when a call begins, and not before: a node that only waits needs none o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,12 @@ class Sounding:
 
     def stats(self, rtt: float | None) -> Json:
         """As they are told to programs; `rtt`: of the path, in seconds."""
-        latency = None if self._duplex is None else self._duplex.latency
-        return show(self.voice.stats(), rtt, 0.0 if latency is None else latency.capture + latency.play)
+        duplex = self._duplex
+        stats = self.voice.stats()
+        if duplex is None:
+            return show(stats, rtt, 0.0)
+        stats = replace(stats, counters={**stats.counters, **duplex.stats()})
+        return show(stats, rtt, duplex.latency.capture + duplex.latency.play)
 
     def _changed(self, said: Changed) -> None:
         """In a thread of the devices."""

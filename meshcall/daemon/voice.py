@@ -201,6 +201,7 @@ def show(stats: VoiceStats, rtt: float | None, device_seconds: float) -> dict[st
             "network": round(delay.network, 4),
             "waiting": round(delay.waiting, 4),
             "fixed": round(delay.fixed, 4),
+            "devices": round(device_seconds, 4),
         },
         "jitter": round(received.jitter_seconds, 4),
         "kbit_per_second": round(stats.sent_bits_per_second / 1000, 1),
