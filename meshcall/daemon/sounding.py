@@ -87,6 +87,7 @@ class Sounding:
         self._token = trio.lowlevel.current_trio_token()
         self._duplex: Duplex | None = None
         self._is_over = False
+        self._heard_on: tuple[str, str] | None = None
 
     def start(self, *, listening: bool) -> None:
         """Let packets flow.  `listening`: the microphone is opened; before a call is answered here, it is not."""
@@ -148,5 +149,8 @@ class Sounding:
     def _tell(self, said: Changed) -> None:
         if self._duplex is not None:
             self.processing.device(self._duplex.latency)
+        if (said.device, said.backend) != self._heard_on:
+            self._heard_on = (said.device, said.backend)
+            self.voice.device_changed()
         if not self._is_over:
             self._on_device(said)

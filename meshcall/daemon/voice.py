@@ -167,6 +167,10 @@ class CallVoice:
         self._sender.path_changed(now)
         self._receiver.path_changed(now)
 
+    def device_changed(self) -> None:
+        """Another device calls `exchange`."""
+        self._receiver.begin_anew()
+
     def stats(self) -> VoiceStats:
         """As of now."""
         sent = self._sender.stats

@@ -32,8 +32,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from meshcall.demo.speech import CLIPS
 from tests.daemon.processes import Daemon, bootstrap, daemon, environment, meshcall
@@ -48,9 +47,9 @@ LIKENESS_MIN = 0.3
 """Of the normalised correlation: below it, the window has no speech, or none that arrived."""
 QUIET = 100.0
 """Less than this (RMS of 16-bit samples) is a pause."""
-SETTLE_SECONDS = 5.0
-"""After the answer, before anything counts."""
-CALL_SECONDS_MAX = 90.0
+SETTLE_SECONDS = 8.0
+"""After the first voice, before anything counts: a null sink calls nobody for its first 2 s."""
+CALL_SECONDS_MAX = 60.0
 OFF = 'echo_cancellation = false\nnoise_suppression = "off"\nautomatic_gain = false\n'
 
 Samples = NDArray[np.float64]
@@ -146,10 +145,11 @@ class Tape(PulseServer):
 RAW = ("--raw", "--format=s16le", f"--rate={RATE}")
 
 
-def shifts(recording: Path) -> list[float]:
+def shifts(recording: Path, last_seconds: float) -> list[float]:
     """Milliseconds by which the left track is later than the right, for each window in which both say the same."""
     both = np.fromfile(recording, "<i2")
-    ear, mouth = (both[: len(both) // 2 * 2].reshape(-1, 2)[:, n].astype(np.float64) for n in (0, 1))
+    both = both[: len(both) // 2 * 2].reshape(-1, 2)[-int(last_seconds * RATE) :]
+    ear, mouth = (both[:, n].astype(np.float64) for n in (0, 1))
     size, reach = int(WINDOW_SECONDS * RATE), int(SHIFT_SECONDS_MAX * RATE)
     found = []
     for at in range(0, len(mouth) - size - reach, int(HOP_SECONDS * RATE)):
@@ -191,23 +191,21 @@ def control(tape: Tape, folder: Path) -> float:
         with tape.running(*play) as player:
             player.wait(30)
         time.sleep(1.0)
-    found = shifts(folder / "control.tape")
+    found = shifts(folder / "control.tape", 8.0)
     if not found:
         raise RuntimeError("the tape recorded nothing of what was put on it")
     return float(np.median(found))
 
 
 def ticks(pid: int) -> tuple[float, float]:
-    """Seconds of CPU of the main thread and of all others that live."""
-    loop = others = 0.0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        fields = Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(")")[2].split()
-        seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        if int(task) == pid:
-            loop += seconds
-        else:
-            others += seconds
-    return loop, others
+    """Seconds of CPU of the main thread, and of all others, those that have ended included."""
+    whole, loop = (_seconds(Path(f"/proc/{pid}/{part}stat")) for part in ("", f"task/{pid}/"))
+    return loop, whole - loop
+
+
+def _seconds(stat: Path) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Street:
@@ -259,18 +257,19 @@ def measure(street: Street, tape: Tape, folder: Path, backend: str, processing: 
     audio = f'backend = "{backend}"\n' + (OFF if processing == "off" else "")
     with ExitStack() as stack:
         ann, bob = street.people(stack, tape, audio, label)
-        answering, calling = _call(stack, ann, bob)
-        time.sleep(SETTLE_SECONDS)
+        # Who uses the tape stays the same during the call: a null sink may pause when that changes.
         track = folder / f"{label}.raw"
-        track.write_bytes(speech(seconds + 5).tobytes())
+        track.write_bytes(speech(seconds + CALL_SECONDS_MAX).tobytes())
         stack.enter_context(tape.running("paplay", "--device=mouth", *RAW, "--channels=1", str(track)))
         with tape.recording(folder / f"{label}.tape"):
+            answering, calling = _call(stack, ann, bob)
+            time.sleep(SETTLE_SECONDS)
             began, before = time.monotonic(), [ticks(one.node.process.pid) for one in (ann, bob)]
             time.sleep(seconds)
             passed, after = time.monotonic() - began, [ticks(one.node.process.pid) for one in (ann, bob)]
+        found = shifts(folder / f"{label}.tape", seconds)
         meshcall("hangup", "--home", str(ann.home))
         end = answering.wait_for("ended", 20)
-        found = shifts(folder / f"{label}.tape")
         devices = [one["message"] for told in (calling, answering) for one in told.events if one["event"] == "device"]
         used = [
             100 * (b - a) / passed
@@ -282,6 +281,7 @@ def measure(street: Street, tape: Tape, folder: Path, backend: str, processing: 
     return {
         "backend": backend, "processing": processing, "windows": len(found),
         "ms": [round(float(np.percentile(found, q)), 1) for q in (50, 5, 95)] if found else None,
+        "each_ms": [round(one) for one in found],
         "estimate_ms": {name: round(1000 * part, 1) for name, part in voice["delay"].items()},
         "device_ms": {name: _latency_ms(one) for name, one in (("ann", there), ("bob", voice))},
         "cpu": {"ann": _cpu(used[:2]), "bob": _cpu(used[2:])},
@@ -303,7 +303,7 @@ def _call(stack: ExitStack, ann: Person, bob: Person) -> tuple[Told, Told]:
     told = []
     for person, event, arguments in (
         (bob, "waiting", ("answer", "--wait")),
-        (ann, "first_voice", ("call", bob.address, "--seconds", str(CALL_SECONDS_MAX))),
+        (ann, "first_voice", ("call", bob.address)),
     ):
         process = person.start(*arguments)
         stack.callback(_ended, process)
