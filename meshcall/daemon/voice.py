@@ -100,6 +100,8 @@ class CallVoice:
         )  # fmt: skip
         self._receiver = Receiver(now, OpusDecoder(), call=status.tag)
         self._captured: deque[Sound] = deque(maxlen=CAPTURED_MAX)
+        self._wanted = 1
+        """So many blocks are worth waking the loop."""
         self._heard_any = False
         self._loss_there: float | None = None
         self._token = trio.lowlevel.current_trio_token()
@@ -113,10 +115,11 @@ class CallVoice:
         if len(self._captured) == CAPTURED_MAX:
             self.counters["captured blocks dropped"] += 1
         self._captured.append(block)
-        try:
-            self._token.run_sync_soon(self._flush_safely, idempotent=True)
-        except trio.RunFinishedError:
-            self.counters["after the end"] += 1
+        if len(self._captured) >= self._wanted:
+            try:
+                self._token.run_sync_soon(self._flush_safely, idempotent=True)
+            except trio.RunFinishedError:
+                self.counters["after the end"] += 1
         played = self._receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
@@ -151,6 +154,7 @@ class CallVoice:
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
                 self._send(now, payload, sender.is_narrow)
+        self._wanted = sender.blocks_wanted
 
     def arrived(self, at: float, payload: bytes) -> None:
         """A voice packet of this call came."""
