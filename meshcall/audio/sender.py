@@ -106,7 +106,7 @@ class Sender:
 
     @property
     def blocks_wanted(self) -> int:
-        """How many more blocks complete the frame; before its first block, when its length is not known, those of a slot."""
+        """How many more blocks complete the frame; before its first, when its length is not known, those of a slot."""
         whole = self._shape.slots * SLOT_SAMPLES if self._filled else SLOT_SAMPLES
         return (whole - self._filled) // PULL_SAMPLES
 

@@ -106,7 +106,7 @@ ROWS = (
     Row("echo canceller, worst delay: echo return loss", "echo", single("erle_db"), "-", (25,), "dB", is_floor=True),
     Row("echo canceller, worst delay: near voice in double talk", "echo", single("near_gain_db"), "-", (-6,), "dB",
         is_floor=True),
-    Row("processing of a microphone, everything on (WebRTC's parts alone: {alone} %)", "processing", single("core_percent"),
+    Row("processing, everything on (WebRTC's parts alone: {alone} %)", "processing", single("core_percent"),
         "-", (6,), "% of a core"),
     Row("call through PulseAudio, {backend}, processing {processing}: mouth to ear, med", "pulse/on",
         single("median_ms"), "-", (120,), "ms"),
