@@ -89,6 +89,7 @@ class Receiver:
         self._repair = RepairDecoder()
         self._inbox: deque[tuple[float, bytes]] = deque(maxlen=INBOX_MAX)
         self._changed = False
+        self._began_anew = False
         self._now = now
         self._tick = 0
         self._line = Line(decoder)
@@ -128,6 +129,12 @@ class Receiver:
     def path_changed(self, now: float) -> None:
         """Packets take another path from now on: what was learnt of delays is void."""
         self._changed = True
+
+    def begin_anew(self) -> None:
+        """Another loudspeaker pulls from now on: what was learnt of delays is void, as the one before had its own
+        clock and pauses, and what waits is dropped down to the target at once.
+        """
+        self._began_anew = True
 
     def report(self) -> Report:
         """What to tell the other side; about 100 ms old at most while `pull` is called."""
@@ -189,6 +196,13 @@ class Receiver:
             self._targets.clear()
             if self._reception is not None:
                 self._reception.path_changed()
+        if self._began_anew:
+            self._began_anew = False
+            self._histogram = self._next = None
+            self._targets.clear()
+            self._refused["another loudspeaker"] += len(self._buffer)
+            self._buffer.clear()
+            self._held = 0
         fresh = 0
         for _ in range(INBOX_PER_PULL):
             if not self._inbox or fresh >= PACKETS_PER_PULL:

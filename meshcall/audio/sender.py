@@ -105,6 +105,12 @@ class Sender:
         self._fixed = protection
 
     @property
+    def blocks_wanted(self) -> int:
+        """How many more blocks complete the frame; before its first, when its length is not known, those of a slot."""
+        whole = self._shape.slots * SLOT_SAMPLES if self._filled else SLOT_SAMPLES
+        return (whole - self._filled) // PULL_SAMPLES
+
+    @property
     def shape(self) -> Shape:
         """Of the packet that is being filled."""
         return self._shape

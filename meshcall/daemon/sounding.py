@@ -6,6 +6,7 @@ Imported when a call begins, and not before: a node that only waits needs none o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ class Sounding:
         self._token = trio.lowlevel.current_trio_token()
         self._duplex: Duplex | None = None
         self._is_over = False
+        self._heard_on: tuple[str, str] | None = None
 
     def start(self, *, listening: bool) -> None:
         """Let packets flow.  `listening`: the microphone is opened; before a call is answered here, it is not."""
@@ -130,8 +132,12 @@ class Sounding:
 
     def stats(self, rtt: float | None) -> Json:
         """As they are told to programs; `rtt`: of the path, in seconds."""
-        latency = None if self._duplex is None else self._duplex.latency
-        return show(self.voice.stats(), rtt, 0.0 if latency is None else latency.capture + latency.play)
+        duplex = self._duplex
+        stats = self.voice.stats()
+        if duplex is None:
+            return show(stats, rtt, 0.0)
+        stats = replace(stats, counters={**stats.counters, **duplex.stats()})
+        return show(stats, rtt, duplex.latency.capture + duplex.latency.play)
 
     def _changed(self, said: Changed) -> None:
         """In a thread of the devices."""
@@ -143,5 +149,8 @@ class Sounding:
     def _tell(self, said: Changed) -> None:
         if self._duplex is not None:
             self.processing.device(self._duplex.latency)
+        if (said.device, said.backend) != self._heard_on:
+            self._heard_on = (said.device, said.backend)
+            self.voice.device_changed()
         if not self._is_over:
             self._on_device(said)

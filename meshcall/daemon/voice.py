@@ -100,6 +100,8 @@ class CallVoice:
         )  # fmt: skip
         self._receiver = Receiver(now, OpusDecoder(), call=status.tag)
         self._captured: deque[Sound] = deque(maxlen=CAPTURED_MAX)
+        self._wanted = 1
+        """So many blocks are worth waking the loop."""
         self._heard_any = False
         self._loss_there: float | None = None
         self._token = trio.lowlevel.current_trio_token()
@@ -113,10 +115,11 @@ class CallVoice:
         if len(self._captured) == CAPTURED_MAX:
             self.counters["captured blocks dropped"] += 1
         self._captured.append(block)
-        try:
-            self._token.run_sync_soon(self._flush_safely, idempotent=True)
-        except trio.RunFinishedError:
-            self.counters["after the end"] += 1
+        if len(self._captured) >= self._wanted:
+            try:
+                self._token.run_sync_soon(self._flush_safely, idempotent=True)
+            except trio.RunFinishedError:
+                self.counters["after the end"] += 1
         played = self._receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
@@ -151,6 +154,7 @@ class CallVoice:
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
                 self._send(now, payload, sender.is_narrow)
+        self._wanted = sender.blocks_wanted
 
     def arrived(self, at: float, payload: bytes) -> None:
         """A voice packet of this call came."""
@@ -166,6 +170,10 @@ class CallVoice:
             self._sender.overhead = overhead_bytes(relayed=is_relayed(path), ipv6=ipv6)
         self._sender.path_changed(now)
         self._receiver.path_changed(now)
+
+    def device_changed(self) -> None:
+        """Another device calls `exchange`."""
+        self._receiver.begin_anew()
 
     def stats(self) -> VoiceStats:
         """As of now."""
@@ -201,6 +209,7 @@ def show(stats: VoiceStats, rtt: float | None, device_seconds: float) -> dict[st
             "network": round(delay.network, 4),
             "waiting": round(delay.waiting, 4),
             "fixed": round(delay.fixed, 4),
+            "devices": round(device_seconds, 4),
         },
         "jitter": round(received.jitter_seconds, 4),
         "kbit_per_second": round(stats.sent_bits_per_second / 1000, 1),

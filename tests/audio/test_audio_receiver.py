@@ -140,6 +140,26 @@ def test_a_new_path_with_another_delay_is_learnt_afresh() -> None:
     assert len(decoder.decoded) > 2900
 
 
+def test_another_loudspeaker_begins_without_the_delay_of_the_one_before() -> None:
+    """The one before paused for 300 ms again and again: its delay is gone 0.2 s after the change."""
+    waits = {}
+    for anew in (False, True):
+        receiver, decoder = new_receiver()
+        now, slot = 0.0, 0
+        for tick in range(800):
+            now += 0.31 if tick < 590 and tick % 100 == 99 else 0.01
+            while slot * 0.02 <= now:
+                receiver.push(slot * 0.02, paper_packet(slot))
+                slot += 1
+            if tick == 600 and anew:
+                receiver.begin_anew()
+            receiver.pull(now)
+            if tick == 620:
+                waits[anew] = receiver.stats().jitter_seconds
+        assert decoder.decoded
+    assert waits[True] <= 0.02 < waits[False]
+
+
 @pytest.mark.parametrize("jump", [-5000, 700, 20_000])
 def test_after_a_jump_of_the_slots_sound_is_back_within_a_second(jump: int) -> None:
     receiver, decoder = new_receiver()

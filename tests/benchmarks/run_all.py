@@ -23,6 +23,7 @@ from typing import Any
 
 from process_figures import daemon_megabytes, help_milliseconds, simulator_figures
 from targets import Figures, table
+from voice_costs import voice_figures
 from voice_figures import voice_section
 
 HERE = Path(__file__).resolve().parent
@@ -124,7 +125,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], list[dict[
                 raw.append({"swarm": swarm.label, **phase})
                 figures[system][f"{swarm.label}/{phase['phase']}"] = phase
     ours = figures["meshcall"]
-    wanted = options.only.split(",") if options.only else ["sim", "process"]
+    wanted = options.only.split(",") if options.only else ["sim", "process", "voice"]
     if "sim" in wanted:
         say("simulator ...")
         ours.update(simulator_figures(options.quick))
@@ -132,6 +133,12 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Figures], list[dict[
         say("start of the command, idle daemon ...")
         ours["help milliseconds"] = help_milliseconds(ROOT)
         ours["daemon MB"] = daemon_megabytes()
+    if "voice" in wanted:
+        say("voice: echo, processing, calls through PulseAudio ...")
+        voice, remarks = voice_figures(quick=options.quick)
+        ours.update(voice)
+        for remark in remarks:
+            say(f"  {remark}")
     return figures, raw
 
 
@@ -170,7 +177,9 @@ def main() -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         name = "bench-quick" if options.quick else "bench"
         (RESULTS / f"{name}.md").write_text(text)
-        singles = {key: value for key, value in figures["meshcall"].items() if "/" not in key}
+        singles = {
+            key: value for key, value in figures["meshcall"].items() if "/" not in key or key.startswith("pulse/")
+        }
         result = {"machine": where, "quick": options.quick, "figures": singles, "phases": raw}
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         say(f"written to simulations/results/{name}.md and .json")

@@ -103,6 +103,19 @@ ROWS = (
     Row("simulator, {nodes} nodes: memory", "simulator", single("kib_per_node"), "-", (60,), "KiB per node"),
     Row("`meshcall --help`", "help milliseconds", plain, "-", (150,), "ms"),
     Row("resident memory of an idle daemon", "daemon MB", plain, "-", (50,), "MB"),
+    Row("echo canceller, worst delay: echo return loss", "echo", single("erle_db"), "-", (25,), "dB", is_floor=True),
+    Row("echo canceller, worst delay: near voice in double talk", "echo", single("near_gain_db"), "-", (-6,), "dB",
+        is_floor=True),
+    Row("processing, everything on (WebRTC's parts alone: {alone} %)", "processing", single("core_percent"),
+        "-", (6,), "% of a core"),
+    Row("call through PulseAudio, {backend}, processing {processing}: mouth to ear, med", "pulse/on",
+        single("median_ms"), "-", (120,), "ms"),
+    Row("call through PulseAudio, {backend}, processing {processing}: mouth to ear, med", "pulse/off",
+        single("median_ms"), "-", (120,), "ms"),
+    Row("call through PulseAudio, processing {processing}: CPU of an end", "pulse/on", single("core_percent"),
+        "-", (6,), "% of a core"),
+    Row("call through PulseAudio, processing {processing}: CPU of an end", "pulse/off", single("core_percent"),
+        "-", (3,), "% of a core"),
 )  # fmt: skip
 
 

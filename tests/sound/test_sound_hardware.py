@@ -188,3 +188,21 @@ def test_two_channels_become_one() -> None:
     both = np.array([[100, 300], [-32768, -32768], [32767, 32767]], np.int16)
     assert to_mono(both).tolist() == [200, -32768, 32767]
     assert to_mono(both[:, :1]).tolist() == [100, -32768, 32767]
+
+
+def test_what_was_captured_before_the_device_is_taken_does_not_delay() -> None:
+    hands = Hands("two", 2)
+    heard: list[int] = []
+
+    def exchange(captured: Sound) -> Sound:
+        heard.append(int(captured[0]))
+        return captured
+
+    hands.ready(exchange)
+    for number in range(1, 6):
+        hands.captured(np.full(480, number, np.int16))
+    hands.taken()
+    hands.wanted(480)
+    hands.captured(np.full(480, 6, np.int16))
+    hands.wanted(480)
+    assert heard == [5, 6]

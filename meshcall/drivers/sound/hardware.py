@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -117,9 +118,13 @@ class Hands:
         self._guard = Guard(exchange, self.counters)
 
     def taken(self) -> None:
-        """It is in use: from now on a pause is a stall."""
+        """It is in use: from now on a pause is a stall; what was captured while nobody listened only delays."""
         for beat in self.beats:
             beat.strict = True
+        with suppress(IndexError):  # the stream that plays takes from the ring meanwhile
+            while len(self._ring) > 1:
+                self._ring.popleft()
+        self._ring_looks, self._ring_least = 0, RING_BLOCKS_MAX
 
     def done(self) -> None:
         """From now on they lead nowhere; waits for one that runs, but not for one that hangs."""

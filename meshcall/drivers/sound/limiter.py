@@ -46,7 +46,8 @@ class Limiter:
         """As many samples as given, 2 ms late."""
         joined = np.concatenate([self._held, block])
         self._held = joined[-PIECE_SAMPLES:]
-        if self.gain == self._need == 1.0 and int(block.max()) <= THRESHOLD and int(block.min()) >= -THRESHOLD:
+        highest, lowest = int(np.maximum.reduce(block)), int(np.minimum.reduce(block))
+        if self.gain == self._need == 1.0 and highest <= THRESHOLD and lowest >= -THRESHOLD:
             return joined[:-PIECE_SAMPLES]
         peaks = np.abs(joined[PIECE_SAMPLES:].astype(np.int32)).reshape(-1, PIECE_SAMPLES).max(axis=1)
         out = joined[:-PIECE_SAMPLES].astype(np.float32)

@@ -50,7 +50,7 @@ class Meter:
         before = self.level
         as_float = block.astype(np.float32)
         power = float(np.dot(as_float, as_float)) / len(block)
-        highest = max(int(block.max()), -int(block.min()))
+        highest = max(int(np.maximum.reduce(block)), -int(np.minimum.reduce(block)))  # faster than max and min
         now = _decibels(power / 32768.0**2, 10.0)
         peak = _decibels(highest / 32768.0, 20.0)
         self._floor = min(now, self._floor + FLOOR_RISE_DB_PER_BLOCK)
