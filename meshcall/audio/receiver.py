@@ -79,6 +79,8 @@ class ReceiverStats:
     """Mean time from a frame's being known to its being played."""
     damaged: int
     restarts: int
+    frame_bits_per_second: float
+    """Of the codec alone, in the newest packet."""
 
 
 class Receiver:
@@ -100,6 +102,7 @@ class Receiver:
         self._next: int | None = None
         """The slot to be played next; None before the first."""
         self._newest = 0
+        self._frame_bits = 0.0
         self._slots = 1
         self._inband = False
         self._held = 0
@@ -166,6 +169,7 @@ class Receiver:
             playout_seconds=self._waited * TICK_SECONDS / max(1, count["frames"]),
             damaged=line.damaged,
             restarts=count["restarts"],
+            frame_bits_per_second=self._frame_bits,
         )
 
     # -- what the loudspeaker calls
@@ -237,6 +241,7 @@ class Receiver:
         if slot >= self._newest or self._counts["packets"] == 1 or restarted:
             self._newest, self._slots, self._inband = slot, packet.slots, packet.inband
             self._told = self._heard = packet.report
+            self._frame_bits = 8 * len(packet.frame) * RATE / (packet.slots * SLOT_SAMPLES)
         self._reception.packet(at, slot, packet.slots)
         margin = int(self._now - at < MARGIN_SECONDS)
         for known, slots, data, repaired in self._repair.add(packet, slot):

@@ -25,7 +25,6 @@ from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.drivers.sound.base import silent
 from meshcall.drivers.sound.processing import Processing
 from meshcall.path.paths import endpoint_of, is_relayed
-from meshcall.wire.voice import SLOT_SECONDS
 
 if TYPE_CHECKING:
     from meshcall.audio.receiver import ReceiverStats
@@ -193,9 +192,7 @@ def show(stats: VoiceStats, rtt: float | None, device_seconds: float) -> dict[st
     delay = delay_of(
         network=(rtt or 0.0) / 2, waiting=received.playout_seconds, frame=stats.frame_seconds, devices=device_seconds
     )
-    frames = max(1, received.packets)
-    rate = min(stats.now_bits_per_second, 8 * received.bytes / frames / SLOT_SECONDS)
-    judged = judge(delay, missing=received.missing, made_up=received.concealed, bit_rate=rate)
+    judged = judge(delay, missing=received.missing, made_up=received.concealed, bit_rate=received.frame_bits_per_second)
     return {
         "level_out": round(stats.level_out, 1),
         "level_in": round(stats.level_in, 1),
