@@ -10,6 +10,7 @@ Printed beside the anchors: ICE 520 ms, iroh 230 ms to the first byte; iroh abou
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -44,23 +45,27 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=20.0, help="milliseconds, one way, on each access link")
     parser.add_argument("--count", type=int, default=80, help="echoes for each pair, 50 ms apart")
     parser.add_argument("--pair", nargs=2, metavar="KIND", help="only from the first of these kinds to the second")
-    parser.add_argument("--repeat", type=int, default=1, help="dial every pair so often")
+    parser.add_argument("--each", type=int, default=1, help="with --pair: so many homes of each, all pairs of them")
     parser.add_argument("--neighbours", action="store_true", help="also pairs behind one NAT or carrier")
     parser.add_argument("--out", type=Path, help="write all results there, as JSON")
     options = parser.parse_args()
     if lacks := missing():
         sys.exit(f"the NAT lab {lacks}")
-    if options.pair:
-        options.kinds = list(dict.fromkeys(options.pair))
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, Lab(options.delay / 1000, prefix=f"m{os.getpid()}-") as lab:
         services(lab)
-        homes(lab, options.kinds)
-        hosts = [side + kind for kind in options.kinds for side in ("a-", "b-")]
-        pairs = [("a-" + one, "b-" + two) for one in options.kinds for two in options.kinds]
         if options.pair:
-            hosts, pairs = [f"a-{options.pair[0]}", f"b-{options.pair[1]}"], []
-            pairs.append((hosts[0], hosts[1]))
+            # A node sends one address a bounded number of probes a minute, so many dials need many homes.
+            sides = []
+            for side, kind, network in zip("ab", options.pair, ("203.0.113", "198.51.100"), strict=True):
+                sides.append([f"{side}-{kind}-{n}" for n in range(options.each)])
+                for n, name in enumerate(sides[-1]):
+                    lab.home(name, kind, f"{network}.{120 + n}", inside=f"10.{5 + (side == 'b')}.{n}.0/24")
+            hosts, pairs = [*sides[0], *sides[1]], list(itertools.product(*sides))
+        else:
+            homes(lab, options.kinds)
+            hosts = [side + kind for kind in options.kinds for side in ("a-", "b-")]
+            pairs = [("a-" + one, "b-" + two) for one in options.kinds for two in options.kinds]
         if options.neighbours:
             neighbours(lab)
             carriers(lab)
@@ -69,9 +74,8 @@ def main() -> None:
         people = People(lab, Path(folder))
         people.infrastructure()
         people.people(hosts)
-        for number, (one, two) in enumerate(pair for pair in pairs for _ in range(options.repeat)):
-            said = people.ping(one, two, options.count)
-            results[f"{one} {two}" + (f" {number}" if options.repeat > 1 else "")] = said
+        for one, two in pairs:
+            said = results[f"{one} {two}"] = people.ping(one, two, options.count)
             print(f"{one:>15} -> {two:<15}  {cell(said)}", flush=True)
             if "error" in said:
                 print(f"    {said['error']}", flush=True)
