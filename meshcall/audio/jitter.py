@@ -166,9 +166,9 @@ PEAK_TICKS: Final = 3
 OVER_TIMES: Final = 5
 """... so many times as fast."""
 QUEUE_SLOTS: Final = 25
-"""Where all frames of the last 500 ms are late by more than ..."""
+"""Where all frames of 500 ms were later by more than ..."""
 QUEUE_TICKS: Final = 6
-"""... this, it is a queue; when all of as long a time have no more than `PEAK_TICKS`, it is gone and forgotten."""
+"""... this than all of the last 500 ms, and these are alike within `PEAK_TICKS`, a queue is gone and forgotten."""
 PRIOR_FRAMES: Final = 4
 PRIOR: Final = (0.85, 0.10, 0.05)
 """Of so many frames before the first: as late as the first, one tick later, two."""
@@ -215,7 +215,7 @@ class DelayHistogram:
         self._peak, self._peak_slots = delay, 0
         self._latest: deque[tuple[int, int]] = deque()
         self._latest_slots = 0
-        self._queued = False
+        self._lifted = delay
         self._early: list[int] = []
         self._before = delay
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
@@ -278,10 +278,9 @@ class DelayHistogram:
         if self._latest_slots < QUEUE_SLOTS:
             return
         delays = [one for _, one in self._latest]
-        if min(delays) > self._least + QUEUE_TICKS:
-            self._queued = True
-        elif self._queued and max(delays) <= self._least + PEAK_TICKS:
-            self._queued = False
+        self._lifted = max(self._lifted, min(delays))
+        if self._lifted > max(delays) + QUEUE_TICKS and max(delays) <= min(delays) + PEAK_TICKS:
+            self._lifted = min(delays)
             beyond = max(delays) + 1 - self._low
             if beyond < BINS:
                 for bins in (self._all, self._runs):
@@ -302,6 +301,7 @@ class DelayHistogram:
         self._peaks.clear()
         self._latest.clear()
         self._latest_slots = 0
+        self._lifted = self._low + BINS  # what came before is in doubt
         self._peak = delay
         self._before = min(self._early)
         self._early.clear()
