@@ -42,6 +42,8 @@ SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
 SLOPE_SECONDS_LEAST: Final = 0.15
 """... so long at least."""
+FALLING_SECONDS: Final = 0.4
+"""Over so long at least the fall of a queue is measured."""
 SAME_SECONDS: Final = 0.25
 """What is told of the queue and does not differ from what was told before is noted so often."""
 LEAST_GROWTH: Final = 0.1
@@ -53,6 +55,10 @@ MARGIN: Final = 0.85
 """Of the capacity that was estimated."""
 ABOVE_ESTIMATE: Final = 1.05
 """Steps beyond so much of it have failed."""
+LOSS_STALE_SECONDS: Final = 2.5
+"""After a step down for a queue reports speak of the losses of before: they do not count again."""
+DRAIN_STEPS: Final = 1
+"""So many steps below the one that fits until the queue is gone."""
 SETTLE_SECONDS: Final = 1.0
 """And the queue: from one step to the next down.  The reports' half second, and the way there and back."""
 FALL_SHARE: Final = 0.2
@@ -64,7 +70,9 @@ UP_SECONDS: Final = 4.0
 UP_DRAINED_SECONDS: Final = 1.0
 """The same below what the path was seen to carry."""
 BLOCK_SECONDS: Final = 30.0
-"""For so long a step that failed is not tried again; doubled each time, up to ..."""
+"""For so long a step that had more loss is not tried again, ..."""
+BLOCK_QUEUE_SECONDS: Final = 60.0
+"""... and for so long one above what a queue told of the line; doubled each time, up to ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
 """... this."""
 TRIAL_LOSS: Final = 0.10
@@ -76,7 +84,7 @@ TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
 """Without a queue seen: a line that was full before its least delay was known loses so ..."""
-HEAVY_SECONDS: Final = 1.0
+HEAVY_SECONDS: Final = 2.0
 """... so long, and the rate goes down to what came through."""
 HEAVY_FALL: Final = 0.5
 """By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
@@ -132,12 +140,14 @@ class Capacity:
         self._trial_loss = 0.0
         self._trial_from = now
         self._trial_pause = TRIAL_AGAIN_SECONDS
-        self._heavy_since = now
+        self._heavy_since = self._heavy_from = now
         self._heavy: tuple[int, float] | None = None
 
     def reported(self, now: float, report: Report) -> None:
         """What the receiver sees.  Whatever it says, a second passes between two steps."""
         passed = min(LOSS_TIME_SECONDS, max(0.0, now - self._last))
+        if self._queues and report.queue != self._queues[-1][1] and self._last > self._queues[-1][0]:
+            self._queues.append((self._last, self._queues[-1][1]))  # until then it was the same
         self._last = now
         self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
         if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
@@ -148,7 +158,7 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
-        if report.loss < HEAVY_LOSS or self._heavy is not None or now < self._trial_from:
+        if report.loss < HEAVY_LOSS or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
         settled = now - self._since
         if self._fallen_from is not None and settled >= FALL_SECONDS:
@@ -157,7 +167,9 @@ class Capacity:
             return
         elif queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS):
             slope = self._slope(now)
-            if slope > 0 or not self._is_draining:
+            # Shortly after a step down it may be the rate of before that shows.
+            is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
+            if not self._is_draining or (slope > 0 and is_ours):
                 self._overfull(now, report, slope)
             elif slope > DRAINING and self._at:
                 self._go(now, self._at - 1, draining=True)
@@ -180,19 +192,38 @@ class Capacity:
     def _overfull(self, now: float, report: Report, slope: float) -> None:
         """Down to what the growth of the queue, or what came through, says that the path carries."""
         rate = self.step.bits_per_second
-        self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - report.loss))
-        self._block(now, self._at)
-        for index, step in enumerate(self._allowed):
-            is_free = self._blocked.get(index, (now, 0.0))[0] <= now
-            if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
-                self._block(now, index)
+        loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
+        self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
+        self._block(now, self._at, BLOCK_QUEUE_SECONDS)
+        self._block_beyond(now)
         first = self._at if self._fallen_from is None else self._fallen_from[0]
         self._fallen_from = (first, report.queue)
         self._probing = False
         self._trial = _Trial.NONE
         self.fell = now
         self._heavy = None
-        self._go(now, max(0, min(self._fitting(), self._at - 1)), draining=True)
+        self._go(now, max(0, min(self._fitting() - DRAIN_STEPS, self._at - 1)), draining=True)
+
+    def _block_beyond(self, now: float) -> None:
+        """Steps beyond the estimate have failed."""
+        for index, step in enumerate(self._allowed):
+            is_free = self._blocked.get(index, (now, 0.0))[0] <= now
+            if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
+                self._block(now, index, BLOCK_QUEUE_SECONDS)
+
+    def _learn_from_draining(self, now: float) -> None:
+        """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
+        told = list(self._queues)
+        falls = [
+            (before - after) / (at - since)
+            for n, (since, before) in enumerate(told)
+            for at, after in told[n + 1 :]
+            if at - since >= FALLING_SECONDS and after > self._floor
+        ]
+        fall = max(falls, default=0.0)
+        if LEAST_GROWTH <= fall < 1:
+            self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
+            self._block_beyond(now)
 
     def _fitting(self) -> int:
         """The highest step that the estimate has room for; the lowest where there is none."""
@@ -220,9 +251,9 @@ class Capacity:
             self._blocked.clear()
             self._go(now, index)
 
-    def _block(self, now: float, index: int) -> None:
-        _, seconds = self._blocked.get(index, (0.0, BLOCK_SECONDS / 2))
-        seconds = min(BLOCK_SECONDS_MAX, 2 * seconds)
+    def _block(self, now: float, index: int, first_seconds: float = BLOCK_SECONDS) -> None:
+        _, seconds = self._blocked.get(index, (0.0, 0.0))
+        seconds = min(BLOCK_SECONDS_MAX, max(first_seconds, 2 * seconds))
         self._blocked[index] = (now + seconds, seconds)
 
     # -- up
@@ -234,6 +265,11 @@ class Capacity:
         above = self._at + 1
         if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
             return
+        if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues[0][1] - self._floor:
+            self._learn_from_draining(now)
+            self._queues.clear()
+            if now < self._blocked.get(above, (now, 0.0))[0]:
+                return
         bits = self._allowed[above].bits_per_second
         is_known = self._is_draining and bits <= self._estimate
         if now - max(self._quiet_since, self._since) >= (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
@@ -255,6 +291,7 @@ class Capacity:
             self._estimate = float("inf")
             self._trial_from = now + self._trial_pause
             self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
+            self._heavy_from = now + BLOCK_SECONDS_MAX
             self._go(now, index)
         else:
             self.fell = now

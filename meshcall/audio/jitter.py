@@ -165,6 +165,10 @@ PEAK_TICKS: Final = 3
 """... by so much, was a queue or a storm that is over: it fades ..."""
 OVER_TIMES: Final = 5
 """... so many times as fast."""
+QUEUE_SLOTS: Final = 25
+"""Where all frames of 500 ms were later by more than ..."""
+QUEUE_TICKS: Final = 6
+"""... this than all of the last 500 ms, and these are alike within `PEAK_TICKS`, a queue is gone and forgotten."""
 PRIOR_FRAMES: Final = 4
 PRIOR: Final = (0.85, 0.10, 0.05)
 """Of so many frames before the first: as late as the first, one tick later, two."""
@@ -209,6 +213,9 @@ class DelayHistogram:
         self._recent: dict[int, tuple[int, int]] = {}
         self._peaks: deque[int] = deque(maxlen=PEAKS)
         self._peak, self._peak_slots = delay, 0
+        self._latest: deque[tuple[int, int]] = deque()
+        self._latest_slots = 0
+        self._lifted = delay
         self._early: list[int] = []
         self._before = delay
         self._price: _Bins = np.arange(BINS, dtype=np.float64) * (TICK_SECONDS * 1000)
@@ -240,6 +247,7 @@ class DelayHistogram:
         self._runs *= 1 - share
         self._never *= 1 - share
         self._fade_what_is_over(slots, delay, share)
+        self._forget_a_queue(slots, delay)
         self._all[self._bin(delay)] += share
         self._recent[slot] = (slots, delay)
         if not repaired:
@@ -261,6 +269,25 @@ class DelayHistogram:
             for bins in (self._all, self._runs):
                 bins[max(0, beyond) :] *= (1 - share) ** (OVER_TIMES - 1)
 
+    def _forget_a_queue(self, slots: int, delay: int) -> None:
+        """A queue lifts all delays and falls when the sender sends less: its delays say nothing about what comes."""
+        self._latest.append((slots, delay))
+        self._latest_slots += slots
+        while self._latest_slots - self._latest[0][0] >= QUEUE_SLOTS:
+            self._latest_slots -= self._latest.popleft()[0]
+        if self._latest_slots < QUEUE_SLOTS:
+            return
+        delays = [one for _, one in self._latest]
+        self._lifted = max(self._lifted, min(delays))
+        if self._lifted > max(delays) + QUEUE_TICKS and max(delays) <= min(delays) + PEAK_TICKS:
+            self._lifted = min(delays)
+            beyond = max(delays) + 1 - self._low
+            if beyond < BINS:
+                for bins in (self._all, self._runs):
+                    bins[max(0, beyond) :] = 0.0
+            self._peaks.clear()
+            self._peak, self._peak_slots = max(delays), 0
+
     def _followed(self, delay: int) -> int:
         """The delay to note: frames that come far too early are not believed, until several in a row say the same."""
         if delay >= self._before - _JUMP_TICKS:
@@ -272,6 +299,9 @@ class DelayHistogram:
             return self._before - _JUMP_TICKS
         self._low -= self._before - min(self._early)
         self._peaks.clear()
+        self._latest.clear()
+        self._latest_slots = 0
+        self._lifted = self._low + BINS  # what came before is in doubt
         self._peak = delay
         self._before = min(self._early)
         self._early.clear()

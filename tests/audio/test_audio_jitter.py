@@ -152,3 +152,10 @@ def test_any_delays_leave_a_target_within_the_bins(frames: list[tuple[int, int, 
 def test_the_delay_of_a_frame_counts_from_its_last_slot() -> None:
     assert tick_delay(10, 2, 1) == 6
     assert tick_delay(10, 0, 3) == 6
+
+
+def test_a_queue_that_has_drained_is_forgotten_at_once() -> None:
+    histogram = fed([2] * 200 + [2 + n // 2 for n in range(60)] + [32] * 50 + [32 - n for n in range(30)])
+    assert histogram.target >= 20
+    fed([2] * 40, histogram, 340)
+    assert histogram.target <= 2 + jitter.PEAK_TICKS
