@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import pairwise
 from typing import Final
 
 from meshcall.wire.voice import Report
@@ -214,6 +215,15 @@ class Capacity:
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
         told = list(self._queues)
+        sudden = [
+            before - after
+            for (since, before), (at, after) in pairwise(told)
+            if before - after >= max(QUEUE_HIGH_SECONDS, at - since)
+        ]
+        if sudden:  # a second of queue in less than a second: no line drains so, and the delay was not ours
+            self._estimate = float("inf")
+            self._blocked.clear()
+            return
         falls = [
             (before - after) / (at - since)
             for n, (since, before) in enumerate(told)
