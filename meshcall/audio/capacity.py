@@ -47,6 +47,10 @@ FALLING_SECONDS: Final = 0.4
 """Over so long at least the fall of a queue is measured."""
 SAME_SECONDS: Final = 0.25
 """What is told of the queue and does not differ from what was told before is noted so often."""
+SUDDEN_QUEUE_SECONDS: Final = 0.19
+"""A queue of so much that is gone ..."""
+SUDDEN_SECONDS: Final = 0.25
+"""... from one report to the next, so much later at most, was never ours."""
 LEAST_GROWTH: Final = 0.1
 """Of a path that is overfull, whatever was measured."""
 DRAINING: Final = -0.1
@@ -216,11 +220,13 @@ class Capacity:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
         told = list(self._queues)
         sudden = [
-            before - after
+            at
             for (since, before), (at, after) in pairwise(told)
-            if before - after >= max(QUEUE_HIGH_SECONDS, at - since)
+            if before - self._floor >= SUDDEN_QUEUE_SECONDS
+            and after - self._floor <= QUEUE_LOW_SECONDS
+            and at - since <= SUDDEN_SECONDS
         ]
-        if sudden:  # a second of queue in less than a second: no line drains so, and the delay was not ours
+        if sudden:  # no line drains so at our lower rate: the delay was not ours
             self._estimate = float("inf")
             self._blocked.clear()
             return
