@@ -38,6 +38,7 @@ def command(context: click.Context, folders: Folders, config_file: Path | None, 
             raise click.UsageError("write --json at the end: meshcall devices test --json")
         return
     from meshcall.daemon.sound import choice_of, processing_of
+    from meshcall.drivers.opus import NoOpusError, describe
     from meshcall.drivers.sound.duplex import default_backends
     from meshcall.drivers.sound.ports import missing, plans
 
@@ -48,6 +49,12 @@ def command(context: click.Context, folders: Folders, config_file: Path | None, 
         remarks.append("there is no sound device here; files can take its place: --mic FILE.wav --speaker FILE.wav")
     if (lacks := processing_of(audio).missing) is not None:
         remarks.append(lacks)
+    try:
+        opus = str(describe())
+        remarks.append(f"Opus: {opus}")
+    except NoOpusError as problem:
+        opus = None
+        remarks.append(str(problem))
     result: dict[str, Any] = {
         "backends": [
             {
@@ -70,6 +77,7 @@ def command(context: click.Context, folders: Folders, config_file: Path | None, 
             "automatic_gain": audio.automatic_gain,
             "available": lacks is None,
         },
+        "opus": opus,
         "remarks": remarks,
     }
     show(result, lines(inventories, plan, audio, remarks), as_json=as_json)

@@ -178,7 +178,7 @@ def _checked(code: int) -> int:
 
 @cache
 def describe() -> OpusLibrary:
-    """What `meshcall status` and `meshcall doctor` say of the library.  Raises NoOpusError."""
+    """What `meshcall devices` says of the library.  Raises NoOpusError."""
     calls = _calls()
     state = ctypes.create_string_buffer(calls.encoder_size(1))
     _checked(calls.encoder_init(state, RATE, 1, _APPLICATION_VOIP))
