@@ -89,7 +89,7 @@ TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
 """Without a queue seen: a line that was full before its least delay was known loses so ..."""
-HEAVY_SECONDS: Final = 2.0
+HEAVY_SECONDS: Final = 1.5
 """... so long, and the rate goes down to what came through."""
 HEAVY_FALL: Final = 0.5
 """By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
