@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
     from meshcall.crypto.suite import Suite
     from meshcall.daemon.live import LiveNode
-    from meshcall.daemon.sounding import Files, Sounding
+    from meshcall.daemon.sound import Files
+    from meshcall.daemon.sounding import Sounding
     from meshcall.drivers.control import EventSink
     from meshcall.drivers.sound.duplex import Changed
     from meshcall.path.paths import Path as Way
@@ -390,7 +392,9 @@ class CallDesk:
         if microphone is None and speaker is None:
             return None
         sounding = await self._load()
-        files: Files = await trio.to_thread.run_sync(sounding.Files, microphone, speaker)
+        files: Files = await trio.to_thread.run_sync(
+            sounding.Files, *(None if name is None else Path(name) for name in (microphone, speaker))
+        )
         return files
 
     def _start_sound(self, talk: Talk) -> None:

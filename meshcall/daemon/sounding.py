@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from meshcall.daemon.sound import choice_of, processing_of
+from meshcall.daemon.sound import Files, choice_of, processing_of
 from meshcall.daemon.voice import CallVoice, Tone, show
 from meshcall.drivers.sound.duplex import Changed, Duplex
 from meshcall.drivers.sound.null import Silence
 from meshcall.drivers.sound.processing import Processing, Settings
-from meshcall.drivers.sound.wav import WavSink, WavSource
-from meshcall.errors import MeshcallError, UsageError
 
 if TYPE_CHECKING:
     from meshcall.audio.codec import Sound
@@ -30,28 +27,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 _PLAIN = Settings(echo_cancellation=False, noise_suppression="off", automatic_gain=False)
 """A file is sent as it is."""
-
-
-class Files:
-    """WAV files in the place of microphone and loudspeaker; they begin when the call is answered."""
-
-    def __init__(self, microphone: str | None = None, speaker: str | None = None) -> None:
-        """Opens them.  Raises WavError or UsageError with a sentence."""
-        if microphone and speaker and Path(microphone).resolve() == Path(speaker).resolve():
-            raise UsageError(f"{microphone} cannot be microphone and loudspeaker at once")
-        self.source = None if microphone is None else WavSource(Path(microphone), held=True)
-        self.sink: WavSink | None = None
-        try:
-            self.sink = None if speaker is None else WavSink(Path(speaker), held=True)
-        except MeshcallError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """What was recorded is complete after it."""
-        for one in (self.source, self.sink):
-            if one is not None:
-                one.close()
 
 
 class Sounding:
