@@ -1,4 +1,4 @@
-"""Opus (RFC 6716) through opuslib, on the bundled libopus or the one that MESHCALL_LIBOPUS names.
+"""Opus (RFC 6716) through opuslib, on the bundled libopus or a better one (`find_library`).
 
 opuslib finds and holds the library; its `encode` reads past short buffers and its control calls are wrong on
 some machines, so the calls are declared here anew, and each checks what it hands over.  Encoder and decoder
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from meshcall.errors import BadPacket, StateError
 
 LIBRARY_VARIABLE: Final = "MESHCALL_LIBOPUS"
 _NAMES = ("libopus.so", "libopus.dylib", "opus.dll")
+_SYSTEMS_NAME: Final = "libopus.so.0"
 
 PACKET_BYTES_MIN: Final = 3
 """Below, libopus encodes nothing but the order to conceal."""
@@ -104,9 +106,33 @@ def bundled() -> str | None:
     return None
 
 
+def has_deep_plc(path: str) -> bool:
+    """Whether this file is a libopus that conceals by a network; False as well for what cannot be loaded."""
+    try:
+        size = ctypes.CDLL(path)["opus_decoder_get_size"]
+    except (OSError, AttributeError):
+        return False
+    size.restype, size.argtypes = ctypes.c_int, [ctypes.c_int]
+    return bool(size(1) > DEEP_STATE_BYTES)
+
+
+@cache
+def _chosen(named: str) -> str:
+    if named:
+        return named
+    carried = bundled()
+    if carried is None:
+        return ctypes.util.find_library("opus") or ""
+    # By its name and not by find_library, which starts a process or two to ask.
+    return _SYSTEMS_NAME if sys.platform == "linux" and has_deep_plc(_SYSTEMS_NAME) else carried
+
+
 def find_library() -> str:
-    """Which libopus to use: the one named by MESHCALL_LIBOPUS, the bundled one, the system's.  Raises NoOpusError."""
-    path = os.environ.get(LIBRARY_VARIABLE) or bundled() or ctypes.util.find_library("opus")
+    """Which libopus to use: the one named by MESHCALL_LIBOPUS, the system's if it has deep PLC, the bundled one.
+
+    Raises NoOpusError.
+    """
+    path = _chosen(os.environ.get(LIBRARY_VARIABLE, ""))
     if not path:
         raise NoOpusError
     return path

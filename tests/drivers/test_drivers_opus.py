@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -173,6 +174,38 @@ def test_the_library_is_described() -> None:
     assert LIBRARY.version
     assert LIBRARY.path in str(LIBRARY)
     assert ("no deep PLC" in str(LIBRARY)) is not LIBRARY.deep_plc
+
+
+def test_the_library_with_deep_plc_is_preferred_and_a_named_one_to_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    carried = opus.bundled()
+    if carried is None or sys.platform != "linux":
+        pytest.skip("no bundled libopus here, or not Linux")
+    systems = tmp_path / "libopus.so.0"
+    systems.symlink_to(carried)
+    no_library = tmp_path / "text.so"
+    no_library.write_text("no ELF")
+    opus._chosen.cache_clear()
+    monkeypatch.delenv(opus.LIBRARY_VARIABLE, raising=False)
+    try:
+        monkeypatch.setattr(opus, "_SYSTEMS_NAME", str(systems))
+        assert not opus.has_deep_plc(str(systems))
+        assert opus.find_library() == carried
+        opus._chosen.cache_clear()
+        monkeypatch.setattr(opus, "DEEP_STATE_BYTES", 1_000)  # as if this one had the networks
+        assert opus.has_deep_plc(str(systems))
+        assert opus.find_library() == str(systems)
+        monkeypatch.setenv(opus.LIBRARY_VARIABLE, "/named/libopus.so.0")
+        assert opus.find_library() == "/named/libopus.so.0"
+        monkeypatch.delenv(opus.LIBRARY_VARIABLE)
+        for bad in (no_library, tmp_path / "none.so"):
+            opus._chosen.cache_clear()
+            monkeypatch.setattr(opus, "_SYSTEMS_NAME", str(bad))
+            assert not opus.has_deep_plc(str(bad))
+            assert opus.find_library() == carried
+    finally:
+        opus._chosen.cache_clear()
 
 
 def test_bandwidth_ends_at_8_khz_below_36_kbit_per_second() -> None:
