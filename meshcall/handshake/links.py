@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from meshcall.core import earliest
 from meshcall.errors import BadPacket, UsageError
 from meshcall.handshake.budget import Budget
 from meshcall.handshake.cookie import mac1_fits, mac_key
@@ -278,9 +279,7 @@ class Links:
         while self._deadlines and self._scheduled.get(self._deadlines[0][1]) != self._deadlines[0][0]:
             heapq.heappop(self._deadlines)
         expiry = self._responder.next_expiry()
-        if not self._deadlines:
-            return expiry
-        return self._deadlines[0][0] if expiry is None else min(expiry, self._deadlines[0][0])
+        return earliest(expiry, self._deadlines[0][0]) if self._deadlines else expiry
 
     # Datagrams
 

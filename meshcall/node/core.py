@@ -17,7 +17,7 @@ from meshcall.address import Link
 from meshcall.calls.core import Calls
 from meshcall.calls.finding import Finder
 from meshcall.calls.policy import CallPolicy
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, earliest
 from meshcall.detour.carrier import Answer, Carrier, Question
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import (
@@ -178,10 +178,16 @@ class Node:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        optional = (self._publisher, self.station, self._finder)
-        parts = [self.dht, *self._lookups.resolvers, *(part for part in optional if part is not None)]
-        times = [self.carrier.next_wake(self._now), self._republish_at, *(part.next_wake() for part in parts)]
-        return min((time for time in times if time is not None), default=None)
+        times = [self.dht.next_wake(), self.carrier.next_wake(self._now), self._republish_at]
+        if self._publisher is not None:
+            times.append(self._publisher.next_wake())
+        if self.station is not None:
+            times.append(self.station.next_wake())
+        if self._finder is not None:
+            times.append(self._finder.next_wake())
+        if len(self._lookups):
+            times += [resolver.next_wake() for resolver in self._lookups.resolvers]
+        return earliest(*times)
 
     # Time
 
@@ -407,7 +413,8 @@ class Node:
             pass
         if self.carrier.is_barred != self._is_barred:
             self._way_changed(now)
-        self.outbox += self.carrier.flush()
+        if self.carrier.says:
+            self.outbox += self.carrier.flush()
 
     def _carry_station(self, now: float) -> bool:
         """Relays are announced and found through the DHT; new leases go into the record."""
@@ -430,10 +437,12 @@ class Node:
 
     def _carry_requests(self, now: float) -> bool:
         carried = False
-        askers: list[Publisher | Resolver] = list(self._lookups.resolvers)
+        askers: list[Publisher | Resolver] = [*self._lookups.resolvers] if len(self._lookups) else []
         if self._publisher is not None:
             askers.append(self._publisher)
         for asker in askers:
+            if not asker.requests:
+                continue
             requests, asker.requests = asker.requests, []
             for request in requests:
                 carried = True
@@ -442,13 +451,16 @@ class Node:
 
     def _carry_events(self, now: float) -> bool:
         events = list(self.dht.events)
-        self.dht.events.clear()
-        for event in events:
-            if not self.carrier.take(event):
-                self._take(now, event)
-        answers, self.carrier.answers[:] = list(self.carrier.answers), []
-        for asker, question, answer in answers:
-            self._answered(now, asker, question, answer)
+        if events:
+            self.dht.events.clear()
+            for event in events:
+                if not self.carrier.take(event):
+                    self._take(now, event)
+        answers = list(self.carrier.answers)
+        if answers:
+            self.carrier.answers.clear()
+            for asker, question, answer in answers:
+                self._answered(now, asker, question, answer)
         for number, found, is_over in self._lookups.said():
             for each in found:
                 if self._finder is None or not self._finder.take(now, self.unix_time(now), number, each):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from meshcall.core import earliest
 from meshcall.errors import BadPacket, UsageError
 from meshcall.handshake.dial import REPEAT_SECONDS, Callee
 from meshcall.handshake.events import Closed, Established, Frame, LinkEvent, Message, Roamed
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
 
 PROBERS_MAX = 512
 """Links whose paths are looked after; beyond it a stranger's link stays on the path it came by."""
+VOICE_LOOK_SECONDS = 0.04
+"""A prober to which nothing but frames of a stream happens is asked at most so often when it wants to be woken: with
+each frame that moment only moves away, and nothing that it waits for is nearer than 80 ms."""
 RELAY_KEEP_ALIVE_SECONDS = 300.0
 """On links that carry only lease messages; the checks of the lease keep the NAT's mapping open."""
 
@@ -296,8 +300,7 @@ class Peers:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        times = [self.links.next_wake(), self.reaches.next_wake(), self._due.next()]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self.links.next_wake(), self.reaches.next_wake(), self._due.next())
 
     # What links say
 
@@ -377,7 +380,7 @@ class Peers:
         except BadPacket as bad:
             self.counters[bad.reason] += 1
         if prober is not None:
-            self._drain(now, link, prober)
+            self._drain(now, link, prober, is_voice=kind == FRAME_VOICE)
 
     def _answer_echo(self, now: float, peer: Peer, event: Frame) -> None:
         """Back where it came from, so that the asker learns of that path and no other."""
@@ -419,8 +422,13 @@ class Peers:
         self._drain(now, link, prober)
         return prober
 
-    def _drain(self, now: float, link: int, prober: Prober) -> None:
-        """Send what a prober wants to be sent, and do what it has decided."""
+    def _drain(self, now: float, link: int, prober: Prober, *, is_voice: bool = False) -> None:
+        """Send what a prober wants to be sent, and do what it has decided; `is_voice`: after a frame of a stream."""
+        if is_voice and prober.is_quiet:
+            peer = self._peers[link]
+            if now - peer.looked_at < VOICE_LOOK_SECONDS:
+                return
+            peer.looked_at = now
         for data in prober.messages:
             self._send_message(now, link, data)
         prober.messages.clear()
@@ -478,7 +486,7 @@ class Peers:
         for path in paths:
             self.links.send_frame(now, link, kind, payload, path)
         if peer.prober is not None:
-            self._drain(now, link, peer.prober)
+            self._drain(now, link, peer.prober, is_voice=kind == FRAME_VOICE)
         return paths
 
     def _send_message(self, now: float, link: int, data: bytes) -> None:

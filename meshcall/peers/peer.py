@@ -22,7 +22,10 @@ ECHOES_PER_SECOND = 100.0
 class Peer:
     """An open link."""
 
-    __slots__ = ("asked", "budget", "identity", "incoming", "is_lease", "prober", "serial", "since", "static", "trust")
+    __slots__ = (
+        "asked", "budget", "identity", "incoming", "is_lease", "looked_at", "prober", "serial", "since", "static",
+        "trust",
+    )  # fmt: skip
 
     def __init__(self, now: float, event: Established, trust: Trust, *, is_lease: bool) -> None:
         self.identity = event.identity
@@ -32,6 +35,8 @@ class Peer:
         self.trust = trust
         self.since = now
         self.is_lease = is_lease
+        self.looked_at = 0.0
+        """When its prober was last asked when it wants to be woken, after a frame of a stream."""
         self.prober: Prober | None = None
         self.asked: dict[int, float] = {}
         self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
