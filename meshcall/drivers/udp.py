@@ -231,7 +231,9 @@ class Driven(Generic[CoreT]):
                     self._on_events(now, happened)
         if self.after_turn is not None:
             self.after_turn()
-        wake = core.next_wake()
+        self._arm(core.next_wake())
+
+    def _arm(self, wake: float | None) -> None:
         if wake is not None and (self._armed is None or wake < self._armed):
             self._armed = wake
             self._driver.arm(wake, self)
@@ -358,9 +360,13 @@ class Driven(Generic[CoreT]):
             self._driver.report(fault)
 
     def wake_due(self, now: float) -> None:
-        """The timer's entry: wake the core, then drain."""
+        """The timer's entry: wake the core, then drain.  Where what was due has moved away meanwhile, only wait on."""
         self._armed = None
         try:
+            due = self.core.next_wake()
+            if due is None or due > now:
+                self._arm(due)
+                return
             self.core.wake(now)
         except Exception as fault:
             self._driver.report(fault)

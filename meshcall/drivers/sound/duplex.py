@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from meshcall.drivers.sound.ports import Backend
 
 CHECK_SECONDS: Final = 0.1
+CHECK_FILES_SECONDS: Final = 0.5
+"""Where no hardware is wanted: the clock of the computer does not fail."""
 LIFE_CALLS: Final = 20
 LIFE_WITHIN_SECONDS: Final = 0.3
 LIFE_SECONDS: Final = 4.0
@@ -284,8 +286,10 @@ class Duplex:
     # The supervisor.
 
     def _supervise(self) -> None:
-        while not self._stop.wait(CHECK_SECONDS):
+        pause = CHECK_SECONDS
+        while not self._stop.wait(pause):
             now = self._clock()
+            pause = CHECK_FILES_SECONDS if self._nothing_wanted() and self.backend == "null" else CHECK_SECONDS
             self._say_of_files()
             self._reap(now)
             used = self._used
