@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -227,16 +228,7 @@ class Tone:
 
     def __init__(self, *, incoming: bool) -> None:
         """`incoming`: somebody calls here; else the sign that it rings there (a second in five)."""
-        seconds = np.arange(int(_BEAT_SECONDS * RATE)) / RATE
-        sound = np.zeros(len(seconds))
-        if incoming:
-            for beat in range(6):  # two notes in turn, for the first 2.4 s
-                part = (seconds >= beat * 0.4) & (seconds < beat * 0.4 + 0.35)
-                sound[part] = _RING_PEAK * np.sin(2 * np.pi * _RING_HZ[beat % 2] * seconds[part])
-        else:
-            part = seconds < 1.0
-            sound[part] = _TONE_PEAK * np.sin(2 * np.pi * _TONE_HZ * seconds[part])
-        self._blocks = sound.astype(np.int16).reshape(-1, PULL_SAMPLES)
+        self._blocks = _beat(incoming)
         self._at = 0
 
     def next(self) -> Sound:
@@ -244,3 +236,18 @@ class Tone:
         block: Sound = self._blocks[self._at]
         self._at = (self._at + 1) % len(self._blocks)
         return block
+
+
+@cache
+def _beat(incoming: bool) -> Sound:
+    """What is said again and again, a block in each row."""
+    seconds = np.arange(int(_BEAT_SECONDS * RATE)) / RATE
+    sound = np.zeros(len(seconds))
+    if incoming:
+        for beat in range(6):  # two notes in turn, for the first 2.4 s
+            part = (seconds >= beat * 0.4) & (seconds < beat * 0.4 + 0.35)
+            sound[part] = _RING_PEAK * np.sin(2 * np.pi * _RING_HZ[beat % 2] * seconds[part])
+    else:
+        part = seconds < 1.0
+        sound[part] = _TONE_PEAK * np.sin(2 * np.pi * _TONE_HZ * seconds[part])
+    return sound.astype(np.int16).reshape(-1, PULL_SAMPLES)
