@@ -189,7 +189,7 @@ def test_parts_are_switched_live_and_keep_what_they_learnt() -> None:
 
 
 def test_the_reference_waits_as_long_as_a_slow_device_needs() -> None:
-    processing = Processing(OFF)
+    processing = Processing(Settings(True, "off", False))
     processing.device(Latency(0.2, 0.25))  # 150 ms over what the canceller finds by itself
     given: list[int] = []
     real = processing._reference
