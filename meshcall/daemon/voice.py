@@ -143,15 +143,15 @@ class CallVoice:
         """Send what was captured."""
         sender, receiver = self._sender, self._receiver
         sender.mute = not self.is_open or self.is_muted or self.is_held
+        now = time.perf_counter() + self._offset
+        heard = receiver.heard()
+        if heard is not None:
+            sender.reported(now, heard)
+            if heard.loss != self._loss_there:
+                self._loss_there = heard.loss
+                self._reported(now, heard.loss)
+        sender.telling = receiver.report()
         while self._captured:
-            now = time.perf_counter() + self._offset
-            heard = receiver.heard()
-            if heard is not None:
-                sender.reported(now, heard)
-                if heard.loss != self._loss_there:
-                    self._loss_there = heard.loss
-                    self._reported(now, heard.loss)
-            sender.telling = receiver.report()
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
                 self._send(now, payload, sender.is_narrow)

@@ -111,11 +111,6 @@ class Detour:
         """Those that answered a knock and have not failed since."""
         return tuple(place for place, each in self._gateways.items() if each.is_open)
 
-    @property
-    def has_gateway(self) -> bool:
-        """Whether there is one of `gateways`."""
-        return any(each.is_open for each in self._gateways.values())
-
     # Commands
 
     def offer(self, now: float, places: tuple[Place, ...]) -> None:
@@ -215,8 +210,6 @@ class Detour:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        if not self._asks and not self.is_running:
-            return None
         times = [until for ask in self._asks.values() for until in ask.waiting.values() or (ask.hold_until,)]
         if self.is_running:
             is_enough = len(self.gateways) >= GATEWAYS_WANTED

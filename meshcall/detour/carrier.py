@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from meshcall.core import Endpoint, earliest
+from meshcall.core import Endpoint
 from meshcall.detour.asker import Detour
 from meshcall.detour.gateway import DhtWanted, Gateway
 from meshcall.detour.watch import UdpWatch
@@ -143,11 +143,6 @@ class Carrier:
         else:
             self.detour.gone(now, place)
 
-    @property
-    def says(self) -> bool:
-        """Whether `flush` has something to give out."""
-        return bool(self.detour.outbox or self.gateway.outbox)
-
     def flush(self) -> list[tuple[Endpoint, bytes]]:
         """What is to be sent over TCP, given out once."""
         said = [(Endpoint(place), data) for place, data in (*self.detour.outbox, *self.gateway.outbox)]
@@ -167,12 +162,13 @@ class Carrier:
 
     def next_wake(self, now: float) -> float | None:
         """When `wake` wants to be called."""
-        return earliest(self.detour.next_wake(), self.watch.next_wake(now))
+        times = [self.detour.next_wake(), self.watch.next_wake(now)]
+        return min((time for time in times if time is not None), default=None)
 
     def settle(self, now: float) -> bool:
         """Carry between the parts; whether there was something to carry."""
         client = self._dht.client
-        self.watch.look(now, client.heard_at, client.deaf, self.detour.has_gateway)
+        self.watch.look(now, client.heard_at, client.deaf, bool(self.detour.gateways))
         changed = self._is_barred != self.watch.is_barred
         if changed:
             self._is_barred = self.watch.is_barred
@@ -184,25 +180,20 @@ class Carrier:
             self.detour.start(now)
         else:
             self.detour.stop(now)
-        answered = list(self.detour.events)
-        if answered:
-            self.detour.events.clear()
+        answered, self.detour.events[:] = list(self.detour.events), []
         for said in answered:
             is_last = not isinstance(said.event, ItemFound)
             found = self._detoured.pop(said.token, None) if is_last else self._detoured.get(said.token)
             if found is not None:
                 self.answers.append((*found, said.event))
-        wanted = list(self.gateway.requests)
-        if wanted:
-            self.gateway.requests.clear()
+        wanted, self.gateway.requests[:] = list(self.gateway.requests), []
         for request in wanted:
             self._ask_for_others(now, request)
         for tag in self.gateway.cancelled:
             for operation in [number for number, mine in self._for_others.items() if mine == tag]:
                 del self._for_others[operation]
                 self._dht.cancel(operation)
-        if self.gateway.cancelled:
-            self.gateway.cancelled.clear()
+        self.gateway.cancelled.clear()
         return bool(changed or answered or wanted)
 
     def _over(self, now: float) -> None:

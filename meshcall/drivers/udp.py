@@ -12,8 +12,6 @@ import contextlib
 import errno
 import heapq
 import socket
-import struct
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,10 +36,6 @@ PORT_TRIES = 8
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a node is there to be reached
 _ENDPOINT_SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = (32, 33) if sys.platform == "linux" else (None, None)
-_SO_MEMINFO = 55
-_MEMINFO = struct.Struct("=9I")
-"""linux/sock_diag.h: the last of them are the drops."""
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
@@ -50,7 +44,11 @@ class PortInUseError(UsageError):
 
 
 class DrivenCore(Protocol):
-    """What the driver needs of a core: the members of `core.Core`."""
+    """What the driver needs of a core: the members of `core.Core`.
+
+    One that has an attribute `stirred` is asked for `next_wake` after a datagram only where that is true: something
+    has happened since it was last asked that may have brought the moment nearer.  A frame of a stream does not.
+    """
 
     outbox: list[tuple[Endpoint, bytes]]
 
@@ -133,30 +131,6 @@ def open_udp_pair(families: Sequence[int], hosts: dict[int, str], port: int = 0)
     raise UsageError(f"this machine has no {names}; see [network] families in the configuration")
 
 
-def enlarge_buffers(one: socket.socket, size: int) -> int:
-    """Room for `size` bytes each way, beyond the system's limit where we may; returns the room to receive."""
-    for forced, wished in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-        try:
-            if forced is None:
-                raise OSError(errno.ENOPROTOOPT, "not on Linux")
-            one.setsockopt(socket.SOL_SOCKET, forced, size)
-        except OSError:
-            with contextlib.suppress(OSError):  # a wish; the system may give less
-                one.setsockopt(socket.SOL_SOCKET, wished, size)
-    return one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
-
-def datagrams_dropped(one: socket.socket) -> int | None:
-    """How many datagrams the system dropped for want of room in this socket, since it was opened; None: not told."""
-    if sys.platform != "linux":
-        return None
-    try:
-        memory = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-        return int(_MEMINFO.unpack(memory)[-1])
-    except (OSError, struct.error):
-        return None
-
-
 def local_endpoint(one: socket.socket) -> Endpoint:
     """Where a socket is bound."""
     name = one.getsockname()
@@ -210,15 +184,18 @@ class Driven(Generic[CoreT]):
         return [local_endpoint(port.socket) for port in self._ports]
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[float]:
-        """`with node.turn() as now: node.core.command(now, ...)`: what follows from it is sent at the end."""
+    def turn(self, *, is_quiet: bool = False) -> Iterator[float]:
+        """`with node.turn() as now: node.core.command(now, ...)`: what follows from it is sent at the end.
+
+        `is_quiet`: the command tells the core's `stirred`, as datagrams do.
+        """
         now = trio.current_time()
         try:
             yield now
         finally:
-            self._settle(now)
+            self._settle(now, is_quiet=is_quiet)
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float, *, is_quiet: bool = False) -> None:
         """Empty outbox and events until the core rests, then set the timer."""
         core = self.core
         while core.outbox or core.events:
@@ -231,7 +208,8 @@ class Driven(Generic[CoreT]):
                     self._on_events(now, happened)
         if self.after_turn is not None:
             self.after_turn()
-        self._arm(core.next_wake())
+        if not is_quiet or getattr(core, "stirred", True):
+            self._arm(core.next_wake())
 
     def _arm(self, wake: float | None) -> None:
         if wake is not None and (self._armed is None or wake < self._armed):
@@ -350,12 +328,12 @@ class Driven(Generic[CoreT]):
                 if problem.errno in _CLOSED:
                     return
                 driver.count_error("receive", problem)
-            self.settle(now)
+            self.settle(now, is_quiet=True)
 
-    def settle(self, now: float) -> None:
+    def settle(self, now: float, *, is_quiet: bool = False) -> None:
         """Do what follows from what was delivered; a fault is reported, and ends nothing."""
         try:
-            self._settle(now)
+            self._settle(now, is_quiet=is_quiet)
         except Exception as fault:
             self._driver.report(fault)
 

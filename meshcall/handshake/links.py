@@ -86,6 +86,8 @@ class Links:
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[LinkEvent] = []
         self.counters: Counter[str] = Counter()
+        self.stirred = True
+        """Something has happened that may have brought `next_wake` nearer; the owner clears it."""
         self.blocked: frozenset[bytes] = frozenset()
         """Identities that get no answer to their handshakes."""
         self._suite = suite
@@ -229,7 +231,9 @@ class Links:
         try:
             if kind == KIND_SEALED:
                 self._sealed(now, path, datagram)
-            elif kind == KIND_PIECE:
+                return
+            self.stirred = True
+            if kind == KIND_PIECE:
                 self._piece(now, path, datagram)
             elif kind == KIND_COOKIE:
                 self._cookie(now, path, datagram)
@@ -245,6 +249,7 @@ class Links:
 
         Nobody is answered, not even with a cookie, but who proves an identity that `trusts` says yes to.
         """
+        self.stirred = True
         try:
             piece = decode_piece(datagram)
             if piece.form & FORM_SECOND:
@@ -467,4 +472,5 @@ class Links:
         before = self._scheduled.get(number)
         if before is None or when < before:
             self._scheduled[number] = when
+            self.stirred = True
             heapq.heappush(self._deadlines, (when, number))

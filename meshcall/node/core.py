@@ -29,7 +29,7 @@ from meshcall.dht.events import (
     PeersFinished,
     PeersFound,
     ReachableChanged,
-)
+)  # fmt: skip
 from meshcall.dht.node import Dht
 from meshcall.errors import UsageError
 from meshcall.node.events import LookupEvent, NodeStatus, UdpBarred
@@ -64,19 +64,10 @@ class Node:
     """A `core.Core`.  Commands of the DHT are those of `node.dht`; their events come out here too."""
 
     def __init__(
-        self,
-        now: float,
-        unix_time: float,
-        *,
-        rng: Random,
-        suite: Suite,
-        config: DhtConfig | None = None,
-        families: tuple[int, ...] = (4,),
-        kem: Kem | None = None,
-        policy: PeerPolicy | None = None,
-        plan: RelayPlan | None = None,
-        call_policy: CallPolicy | None = None,
-    ) -> None:
+        self, now: float, unix_time: float, *, rng: Random, suite: Suite, config: DhtConfig | None = None,
+        families: tuple[int, ...] = (4,), kem: Kem | None = None, policy: PeerPolicy | None = None,
+        plan: RelayPlan | None = None, call_policy: CallPolicy | None = None,
+    ) -> None:  # fmt: skip
         """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
         self.carrier = Carrier(self.dht, suite)
@@ -97,6 +88,7 @@ class Node:
         self._call_policy = call_policy or CallPolicy()
         self._offset = unix_time - now
         self._now = now
+        self._is_stirred = True
         self._joined = False
         self._identity: Identity | None = None
         self._device: Device | None = None
@@ -120,7 +112,8 @@ class Node:
                 self.counters["unknown kind"] += 1
             else:
                 self.station.receive(now, source, data)
-                self._settle(now)
+                if self.station.stirred:  # else it was a frame of a stream, and concerns nobody but its link
+                    self._settle(now)
             return
         self.dht.receive(now, source, data)
         if self._failed_at is not None and now - self._failed_at >= RECOVER_SECONDS and self._publisher is not None:
@@ -176,18 +169,19 @@ class Node:
             self._finder.wake(now)
         self._settle(now)
 
+    @property
+    def stirred(self) -> bool:
+        """Whether `next_wake` may be nearer than when it was last asked for; commands of parts of it do not tell."""
+        return self._is_stirred or (self.station is not None and self.station.stirred)
+
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        times = [self.dht.next_wake(), self.carrier.next_wake(self._now), self._republish_at]
-        if self._publisher is not None:
-            times.append(self._publisher.next_wake())
+        self._is_stirred = False
         if self.station is not None:
-            times.append(self.station.next_wake())
-        if self._finder is not None:
-            times.append(self._finder.next_wake())
-        if len(self._lookups):
-            times += [resolver.next_wake() for resolver in self._lookups.resolvers]
-        return earliest(*times)
+            self.station.calm()
+        parts = (self.dht, self._publisher, self.station, self._finder, *self._lookups.resolvers)
+        times = [part.next_wake() for part in parts if part is not None]
+        return earliest(self.carrier.next_wake(self._now), self._republish_at, *times)
 
     # Time
 
@@ -407,14 +401,14 @@ class Node:
     def _settle(self, now: float) -> None:
         """Carry requests to the DHT and its events back until nothing is left to carry."""
         self._now = now
+        self._is_stirred = True
         while (
             self._carry_station(now) or self._carry_requests(now) or self.carrier.settle(now) or self._carry_events(now)
         ):
             pass
         if self.carrier.is_barred != self._is_barred:
             self._way_changed(now)
-        if self.carrier.says:
-            self.outbox += self.carrier.flush()
+        self.outbox += self.carrier.flush()
 
     def _carry_station(self, now: float) -> bool:
         """Relays are announced and found through the DHT; new leases go into the record."""
@@ -437,12 +431,10 @@ class Node:
 
     def _carry_requests(self, now: float) -> bool:
         carried = False
-        askers: list[Publisher | Resolver] = [*self._lookups.resolvers] if len(self._lookups) else []
+        askers: list[Publisher | Resolver] = list(self._lookups.resolvers)
         if self._publisher is not None:
             askers.append(self._publisher)
         for asker in askers:
-            if not asker.requests:
-                continue
             requests, asker.requests = asker.requests, []
             for request in requests:
                 carried = True
@@ -451,16 +443,13 @@ class Node:
 
     def _carry_events(self, now: float) -> bool:
         events = list(self.dht.events)
-        if events:
-            self.dht.events.clear()
-            for event in events:
-                if not self.carrier.take(event):
-                    self._take(now, event)
-        answers = list(self.carrier.answers)
-        if answers:
-            self.carrier.answers.clear()
-            for asker, question, answer in answers:
-                self._answered(now, asker, question, answer)
+        self.dht.events.clear()
+        for event in events:
+            if not self.carrier.take(event):
+                self._take(now, event)
+        answers, self.carrier.answers[:] = list(self.carrier.answers), []
+        for asker, question, answer in answers:
+            self._answered(now, asker, question, answer)
         for number, found, is_over in self._lookups.said():
             for each in found:
                 if self._finder is None or not self._finder.take(now, self.unix_time(now), number, each):

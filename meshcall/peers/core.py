@@ -34,7 +34,7 @@ from meshcall.peers.events import (
     PeerStatus,
     Reached,
     TalkMessage,
-)
+)  # fmt: skip
 from meshcall.peers.peer import Peer
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import Reaches
@@ -51,7 +51,7 @@ from meshcall.wire.control import (
     NUMBER_MAX,
     decode_echo,
     encode_echo,
-)
+)  # fmt: skip
 from meshcall.wire.path import NO_PORTS, Candidate, Ports
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ if TYPE_CHECKING:
 
 PROBERS_MAX = 512
 """Links whose paths are looked after; beyond it a stranger's link stays on the path it came by."""
-VOICE_LOOK_SECONDS = 0.04
-"""A prober to which nothing but frames of a stream happens is asked at most so often when it wants to be woken: with
-each frame that moment only moves away, and nothing that it waits for is nearer than 80 ms."""
 RELAY_KEEP_ALIVE_SECONDS = 300.0
 """On links that carry only lease messages; the checks of the lease keep the NAT's mapping open."""
 
@@ -77,19 +74,9 @@ class Peers:
     """A `core.Core`, with paths in the place of endpoints."""
 
     def __init__(
-        self,
-        now: float,
-        unix_time: float,
-        *,
-        rng: Random,
-        suite: Suite,
-        kem: Kem | None,
-        device: Device,
-        identity: bytes,
-        certificate: Certificate,
-        policy: PeerPolicy,
-        families: tuple[int, ...] = (4,),
-    ) -> None:
+        self, now: float, unix_time: float, *, rng: Random, suite: Suite, kem: Kem | None, device: Device,
+        identity: bytes, certificate: Certificate, policy: PeerPolicy, families: tuple[int, ...] = (4,),
+    ) -> None:  # fmt: skip
         """`identity`: the public key behind `certificate`."""
         self.links = Links(
             now, unix_time, suite=suite, kem=kem, device=device, identity=identity, certificate=certificate
@@ -311,6 +298,7 @@ class Peers:
                 self._take(now, event)
 
     def _take(self, now: float, event: LinkEvent) -> None:
+        self.links.stirred |= not (isinstance(event, Frame) and event.kind == FRAME_VOICE)
         if isinstance(event, Established):
             self._established(now, event)
             return
@@ -424,11 +412,9 @@ class Peers:
 
     def _drain(self, now: float, link: int, prober: Prober, *, is_voice: bool = False) -> None:
         """Send what a prober wants to be sent, and do what it has decided; `is_voice`: after a frame of a stream."""
-        if is_voice and prober.is_quiet:
-            peer = self._peers[link]
-            if now - peer.looked_at < VOICE_LOOK_SECONDS:
-                return
-            peer.looked_at = now
+        if is_voice and prober.is_quiet and not self._peers[link].looks(now):
+            return
+        self.links.stirred = True
         for data in prober.messages:
             self._send_message(now, link, data)
         prober.messages.clear()

@@ -249,6 +249,15 @@ class Station:
         parts = (self.peers, self.relay, self._leasing, self._announcer)
         return earliest(*[part.next_wake() for part in parts if part is not None])
 
+    @property
+    def stirred(self) -> bool:
+        """Whether anything but frames of streams has happened since `calm`: `next_wake` may be nearer."""
+        return self.peers.links.stirred
+
+    def calm(self) -> None:
+        """`next_wake` is asked for."""
+        self.peers.links.stirred = False
+
     def requests(self) -> list[FindPeers | Announce]:
         """What is to be asked of the DHT; the answers go to `answered`.  Given out once."""
         asked: list[FindPeers | Announce] = []
@@ -289,6 +298,7 @@ class Station:
         )
 
     def _relay_frame(self, now: float, source: Place, data: bytes) -> None:
+        self.peers.links.stirred = True
         kind = data[1] if len(data) > 1 else -1
         is_ours = is_tcp_place(source) and not connection_of_place(source)
         if kind in _FOR_A_RELAY:
