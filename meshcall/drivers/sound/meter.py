@@ -24,7 +24,7 @@ SPEECH_OVER_FLOOR_DB: Final = 12.0
 FLOOR_RISE_DB_PER_BLOCK: Final = 0.02
 CLIPPED: Final = 32_700
 FULL_SCALE: Final = 32768.0
-WAITING_MAX: Final = 50
+WAITING_MAX: Final = 100
 """Blocks kept until somebody looks, or until there are so many: all at once cost little more than one."""
 
 
@@ -81,23 +81,25 @@ class Meter:
         powers = np.einsum("ij,ij->i", as_float, as_float) / (blocks.shape[1] * FULL_SCALE**2)
         highest = np.maximum(blocks.max(axis=1).astype(np.int32), -blocks.min(axis=1).astype(np.int32))
         levels, peaks = _decibels(powers, 10.0), _decibels(highest / FULL_SCALE, 20.0)
-        level, peak_before, said = self._reading.level_dbfs, self._reading.peak_dbfs, self._reading.speech
-        for (_, speech), now, peak in zip(waiting, levels, peaks, strict=True):
-            self._floor = min(now, self._floor + FLOOR_RISE_DB_PER_BLOCK)
-            if speech is None:
-                speech = min(1.0, max(0.0, (now - max(self._floor, -70.0)) / SPEECH_OVER_FLOOR_DB - 0.5))
-            if peak >= peak_before:
-                self._held = 0
-            else:
-                self._held += 1
-                falling = PEAK_FALL_DB_PER_BLOCK if self._held > PEAK_HOLD_BLOCKS else 0.0
-                peak = max(peak, peak_before - falling)
-            level, peak_before, said = max(now, level - FALL_DB_PER_BLOCK, FLOOR_DBFS), peak, speech
-        clipped = self._reading.clipped + int(np.count_nonzero(highest >= CLIPPED))
-        self._reading = Level(level, peak_before, said, clipped)
+        before, ago = self._reading, np.arange(len(waiting) - 1, -1, -1)
+        # Each block pulls the level up to its own, from where it falls; and the floor down, from where it rises.
+        level = max(float((levels - FALL_DB_PER_BLOCK * ago).max()), before.level_dbfs - FALL_DB_PER_BLOCK * len(ago))
+        self._floor = min(
+            float((levels + FLOOR_RISE_DB_PER_BLOCK * ago).min()), self._floor + FLOOR_RISE_DB_PER_BLOCK * len(ago)
+        )
+        peak = before.peak_dbfs
+        for one in peaks.tolist():
+            self._held = 0 if one >= peak else self._held + 1
+            peak = max(one, peak - (PEAK_FALL_DB_PER_BLOCK if self._held > PEAK_HOLD_BLOCKS else 0.0))
+        speech = waiting[-1][1]
+        if speech is None:
+            over = float(levels[-1]) - max(self._floor, -70.0)
+            speech = min(1.0, max(0.0, over / SPEECH_OVER_FLOOR_DB - 0.5))
+        clipped = before.clipped + int(np.count_nonzero(highest >= CLIPPED))
+        self._reading = Level(max(level, FLOOR_DBFS), max(peak, FLOOR_DBFS), speech, clipped)
 
 
-def _decibels(values: NDArray[np.floating[Any]], factor: float) -> list[float]:
+def _decibels(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
     least = 10 ** (FLOOR_DBFS / factor)
-    decibels: list[float] = (factor * np.log10(np.maximum(values, least))).tolist()
+    decibels: NDArray[np.floating[Any]] = factor * np.log10(np.maximum(values, least))
     return decibels

@@ -73,7 +73,8 @@ class WavSource:
             raise WavError(f"{path} cannot be read: {problem.strerror}") from None
         self._ready: deque[Sound] = deque()
         self._debt = 0
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._finished = False
         self._closed = False
         self._left = self.layout.frames
@@ -98,7 +99,7 @@ class WavSource:
         """The next block, in its place in time."""
         if self.held:
             return silent()
-        with self._changed:
+        with self._lock:
             while self._debt and self._ready:
                 self._ready.popleft()
                 self._debt -= 1
@@ -198,7 +199,8 @@ class WavSink:
         self._file = _create(path)
         self._written = 0
         self._waiting: deque[Sound | int] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._missing = 0
         self._thread = threading.Thread(target=self._write_behind, name="meshcall wav writer", daemon=True)
@@ -213,7 +215,7 @@ class WavSink:
         """Queue a block; its place is kept by silence where the disk is 10 s behind."""
         if self.held or self._trouble is not None:
             return
-        with self._changed:
+        with self._lock:
             if len(self._waiting) >= BEHIND_BLOCKS_MAX:
                 self._missing += 1
                 self.counters["blocks lost"] += 1
