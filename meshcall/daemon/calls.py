@@ -411,8 +411,9 @@ class CallDesk:
         number, calls, driven = talk.number, self._live.node.calls, self._live.driven
 
         def send(_at: float, payload: bytes, once: bool) -> None:
-            with driven.turn(is_quiet=True) as now:
-                calls.send_voice(now, number, payload, once=once)
+            now = _now()
+            calls.send_voice(now, number, payload, once=once)
+            driven.settle(now, is_quiet=True)
 
         def reported(_at: float, loss: float) -> None:
             with driven.turn() as now:

@@ -176,7 +176,7 @@ class Driven(Generic[CoreT]):
         self._ports = [_Port(one) for one in sockets]
         self._v4 = next((port for port in self._ports if port.family == socket.AF_INET), None)
         self._v6 = next((port for port in self._ports if port.family == socket.AF_INET6), None)
-        self._armed: float | None = None  # the earliest live entry in the timer's heap
+        self._armed: float | None = None  # the live entry in the timer's heap
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -184,16 +184,13 @@ class Driven(Generic[CoreT]):
         return [local_endpoint(port.socket) for port in self._ports]
 
     @contextlib.contextmanager
-    def turn(self, *, is_quiet: bool = False) -> Iterator[float]:
-        """`with node.turn() as now: node.core.command(now, ...)`: what follows from it is sent at the end.
-
-        `is_quiet`: the command tells the core's `stirred`, as datagrams do.
-        """
+    def turn(self) -> Iterator[float]:
+        """`with node.turn() as now: node.core.command(now, ...)`: what follows from it is sent at the end."""
         now = trio.current_time()
         try:
             yield now
         finally:
-            self._settle(now, is_quiet=is_quiet)
+            self._settle(now)
 
     def _settle(self, now: float, *, is_quiet: bool = False) -> None:
         """Empty outbox and events until the core rests, then set the timer."""
@@ -212,7 +209,7 @@ class Driven(Generic[CoreT]):
             self._arm(core.next_wake())
 
     def _arm(self, wake: float | None) -> None:
-        if wake is not None and (self._armed is None or wake < self._armed):
+        if wake != self._armed:
             self._armed = wake
             self._driver.arm(wake, self)
 
@@ -331,27 +328,26 @@ class Driven(Generic[CoreT]):
             self.settle(now, is_quiet=True)
 
     def settle(self, now: float, *, is_quiet: bool = False) -> None:
-        """Do what follows from what was delivered; a fault is reported, and ends nothing."""
+        """Do what follows from what was delivered; a fault is reported, and ends nothing.
+
+        `is_quiet`: it may have been no more than a frame of a stream, as the core's `stirred` tells.
+        """
         try:
             self._settle(now, is_quiet=is_quiet)
         except Exception as fault:
             self._driver.report(fault)
 
     def wake_due(self, now: float) -> None:
-        """The timer's entry: wake the core, then drain.  Where what was due has moved away meanwhile, only wait on."""
+        """The timer's entry: wake the core, then drain."""
         self._armed = None
         try:
-            due = self.core.next_wake()
-            if due is None or due > now:
-                self._arm(due)
-                return
             self.core.wake(now)
         except Exception as fault:
             self._driver.report(fault)
         self.settle(now)
 
     def entry_is_live(self, when: float) -> bool:
-        """Whether a heap entry is the one that counts (an earlier one may have replaced it)."""
+        """Whether a heap entry is the one that counts (another one may have replaced it)."""
         return not self.closed and self._armed == when
 
     def start(self) -> None:
@@ -384,8 +380,8 @@ class NodeDriver:
         self._on_fault = on_fault
         self._heap: list[tuple[float, int, Driven[Any]]] = []
         self._order = 0
-        self._sleeping_until = float("-inf")  # the timer is not asleep yet
-        self._kick: trio.Event | None = None
+        self._fired_at = float("-inf")
+        self._sleep: trio.CancelScope | None = None  # of the timer, while it waits
         self._nursery: trio.Nursery | None = None
         self._nodes: list[Driven[Any]] = []
 
@@ -435,24 +431,31 @@ class NodeDriver:
         if self._nursery is not None:
             self._nursery.start_soon(task, *args)
 
-    def arm(self, when: float, node: Driven[Any]) -> None:
-        """Have `node` woken at `when`."""
-        self._order += 1
-        heapq.heappush(self._heap, (when, self._order, node))
-        if when < self._sleeping_until and self._kick is not None:
-            self._kick.set()
+    def arm(self, when: float | None, node: Driven[Any]) -> None:
+        """Have `node` woken at `when`, and no more at the time before."""
+        if when is not None:
+            self._order += 1
+            heapq.heappush(self._heap, (when, self._order, node))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Sleep until the first entry that is live.  In a call it moves all the time, for which nobody is woken."""
+        heap = self._heap
+        while heap and not heap[0][2].entry_is_live(heap[0][0]):
+            heapq.heappop(heap)
+        if self._sleep is not None:
+            until = max(heap[0][0], self._fired_at + TIMER_STEP_SECONDS) if heap else float("inf")
+            if until != self._sleep.deadline:
+                self._sleep.deadline = until
 
     async def _run_timer(self) -> None:
         heap = self._heap
         while True:
-            while heap and not heap[0][2].entry_is_live(heap[0][0]):
-                heapq.heappop(heap)
-            self._sleeping_until = max(heap[0][0], trio.current_time() + TIMER_STEP_SECONDS) if heap else float("inf")
-            self._kick = trio.Event()
-            with trio.move_on_at(self._sleeping_until):
-                await self._kick.wait()
-            self._sleeping_until = float("-inf")
-            now = trio.current_time()
+            with trio.CancelScope() as self._sleep:
+                self._set_timer()
+                await trio.sleep_forever()
+            self._sleep = None
+            now = self._fired_at = trio.current_time()
             due: list[tuple[float, Driven[Any]]] = []
             while heap and heap[0][0] <= now:
                 when, _, node = heapq.heappop(heap)
