@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from meshcall.audio.receiver import ReceiverStats
     from meshcall.calls.core import CallStatus
     from meshcall.path.paths import Path
+    from meshcall.wire.voice import Report
 
 CAPTURED_MAX: Final = 50
 """Blocks of 10 ms that wait for the loop; a loop that hangs longer loses the oldest."""
+
+HEARD_SECONDS: Final = 0.1
+"""What the other side tells is looked at so often; at once where it is new."""
 
 _TONE_HZ: Final = 425.0
 _TONE_PEAK: Final = 2500.0
@@ -103,6 +107,8 @@ class CallVoice:
         self._wanted = 1
         """So many blocks are worth waking the loop."""
         self._heard_any = False
+        self._heard: Report | None = None
+        self._heard_at = now
         self._loss_there: float | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._offset = now - time.perf_counter()
@@ -145,7 +151,8 @@ class CallVoice:
         sender.mute = not self.is_open or self.is_muted or self.is_held
         now = time.perf_counter() + self._offset
         heard = receiver.heard()
-        if heard is not None:
+        if heard is not None and (heard is not self._heard or now - self._heard_at >= HEARD_SECONDS):
+            self._heard, self._heard_at = heard, now
             sender.reported(now, heard)
             if heard.loss != self._loss_there:
                 self._loss_there = heard.loss
