@@ -121,19 +121,27 @@ class CallVoice:
         if len(self._captured) == CAPTURED_MAX:
             self.counters["captured blocks dropped"] += 1
         self._captured.append(block)
+        try:
+            return self._play()
+        finally:
+            # Last, so that the loop, once awake, need not wait for this thread: both at once is what Python cannot do.
+            if len(self._captured) >= self._wanted:
+                self._wake_loop()
+
+    def _play(self) -> Sound:
         played = self._receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
         elif self.is_held:
             played = silent()
         self.processing.played(played)
-        if len(self._captured) >= self._wanted:
-            # Last, so that the loop, once awake, need not wait for this thread: both at once is what Python cannot do.
-            try:
-                self._token.run_sync_soon(self._flush_safely, idempotent=True)
-            except trio.RunFinishedError:
-                self.counters["after the end"] += 1
         return played
+
+    def _wake_loop(self) -> None:
+        try:
+            self._token.run_sync_soon(self._flush_safely, idempotent=True)
+        except trio.RunFinishedError:
+            self.counters["after the end"] += 1
 
     # In the loop
 

@@ -2,7 +2,8 @@
 
 While the chosen device is being opened, and from the moment it fails, the null device keeps the 10 ms clock
 going, so that `exchange` is called whatever happens.  All that may wait (looking, opening, closing) is done
-by a thread that is given up when it hangs; a supervisor looks at the device in use ten times a second:
+by a thread that is given up when it hangs; a supervisor looks at the device in use ten times a second (twice,
+where no hardware is wanted):
 
     fails            -> null at once (<= 0.5 s to notice + 0.1 s), then the best of `ports.plans` that gives sound
     is not the chosen one -> every 2 s and more, look whether a better one is there; change when it gives sound

@@ -233,6 +233,8 @@ class WavSink:
             self._missing += blocks
             if len(self._waiting) < BEHIND_BLOCKS_MAX:
                 self._queue_missing()
+            if len(self._waiting) >= BEHIND_BLOCKS:
+                self._changed.notify()
 
     def trouble(self) -> str | None:
         """The recording ended early."""
