@@ -44,6 +44,15 @@ class Core(Protocol):
         ...
 
 
+def earliest(*times: float | None) -> float | None:
+    """The first of some times to wake; None where there is none.  It is asked for after every datagram."""
+    first = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
+
+
 def endpoint(host: str, port: int) -> Endpoint:
     """The endpoint of a numeric IPv4 or IPv6 address.  Raises UsageError for names and bad ports."""
     if not 0 < port < 65536:

@@ -205,8 +205,8 @@ class DelayHistogram:
 
     def __init__(self, delay: int) -> None:
         self._low = delay - _HEADROOM
-        self._all: _Bins = np.zeros(BINS)
-        self._runs: _Bins = np.zeros(BINS)
+        self._bins: _Bins = np.zeros((2, BINS))
+        self._all, self._runs = self._bins  # views: what is done to both is done at once
         self._never = 0.0
         self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
         self._weight = float(PRIOR_FRAMES)
@@ -243,8 +243,7 @@ class DelayHistogram:
         delay = self._followed(delay)
         share = slots / (self._weight + slots)
         self._weight = min(self._weight + slots, float(FORGET_SLOTS))
-        self._all *= 1 - share
-        self._runs *= 1 - share
+        self._bins *= 1 - share
         self._never *= 1 - share
         self._fade_what_is_over(slots, delay, share)
         self._forget_a_queue(slots, delay)
@@ -266,8 +265,7 @@ class DelayHistogram:
             self._peak, self._peak_slots = delay, 0
         beyond = max([self._peak, *self._peaks]) + PEAK_TICKS - self._low
         if len(self._peaks) == PEAKS and beyond < BINS:
-            for bins in (self._all, self._runs):
-                bins[max(0, beyond) :] *= (1 - share) ** (OVER_TIMES - 1)
+            self._bins[:, max(0, beyond) :] *= (1 - share) ** (OVER_TIMES - 1)
 
     def _forget_a_queue(self, slots: int, delay: int) -> None:
         """A queue lifts all delays and falls when the sender sends less: its delays say nothing about what comes."""
@@ -283,8 +281,7 @@ class DelayHistogram:
             self._lifted = min(delays)
             beyond = max(delays) + 1 - self._low
             if beyond < BINS:
-                for bins in (self._all, self._runs):
-                    bins[max(0, beyond) :] = 0.0
+                self._bins[:, max(0, beyond) :] = 0.0
             self._peaks.clear()
             self._peak, self._peak_slots = max(delays), 0
 

@@ -7,6 +7,7 @@ the place in the stream that is next, how the delay stands to its target, and wh
 from __future__ import annotations
 
 from enum import Enum, auto
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -114,6 +115,7 @@ HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 200 
 """... this: then every frame is scaled, and at places that are less alike."""
 
 
+@cache
 def _warm_up() -> None:
     """What numpy does at its first FFT takes 20 ms: now, not when the loudspeaker waits."""
     sound = np.zeros(SLOT_SAMPLES + CONTEXT, np.int16)

@@ -167,9 +167,9 @@ class Sender:
 
 @cache
 def _hiss() -> Sound:
-    """HISS_BLOCKS rows of one block each, the same numbers in every call."""
-    values, state = [], 1
-    for _ in range(HISS_BLOCKS * PULL_SAMPLES):
-        state = (state * 1_103_515_245 + 12_345) % (1 << 31)
-        values.append((state >> 16) % (2 * HISS_PEAK + 1) - HISS_PEAK)
-    return np.array(values, np.int16).reshape(HISS_BLOCKS, PULL_SAMPLES)
+    """HISS_BLOCKS rows of one block each, the same numbers in every call: a linear congruential generator from 1 on."""
+    powers = np.full(HISS_BLOCKS * PULL_SAMPLES, 1_103_515_245, np.uint32).cumprod(dtype=np.uint32)
+    sums = np.concatenate([np.ones(1, np.uint32), powers[:-1]]).cumsum(dtype=np.uint32)
+    states = (powers + np.uint32(12_345) * sums) % (1 << 31)
+    values = (states >> 16) % (2 * HISS_PEAK + 1)
+    return (values.astype(np.int16) - HISS_PEAK).reshape(HISS_BLOCKS, PULL_SAMPLES)

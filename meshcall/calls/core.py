@@ -23,6 +23,7 @@ from meshcall.calls.messages import Messages
 from meshcall.calls.offers import Offers
 from meshcall.calls.policy import CallPolicy, Standing
 from meshcall.calls.state import SEEK_SECONDS, Call, State
+from meshcall.core import earliest
 from meshcall.errors import UsageError
 from meshcall.handshake.events import CLOSED_BY_PEER, Frame
 from meshcall.handshake.safety import safety_words
@@ -345,7 +346,7 @@ class Calls:
                 times.append(call.look_at)
             if call.state is not State.UP:
                 times.append(call.deadline)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(*times)
 
     # Inside
 

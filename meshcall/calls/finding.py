@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from meshcall.core import earliest
 from meshcall.errors import MeshcallError
 from meshcall.record.events import RecordFound, RecordUpdated
 
@@ -33,6 +34,8 @@ class Finder:
     def carry(self, now: float, joined: bool) -> None:
         """Start what is wanted, end what is not."""
         calls = self.calls
+        if not (calls.wanted or self._waiting or self._running):
+            return
         for call in calls.wanted:
             self._waiting[call] = now + JOIN_SECONDS
         calls.wanted.clear()
@@ -72,6 +75,4 @@ class Finder:
         """When `wake` wants to be called; 0 is at once."""
         if self.calls.wanted:
             return 0.0
-        return min(
-            (time for time in (self.calls.next_wake(), *self._waiting.values()) if time is not None), default=None
-        )
+        return earliest(self.calls.next_wake(), *self._waiting.values())

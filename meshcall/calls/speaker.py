@@ -133,7 +133,7 @@ class Speaker:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        return min((when for when, _ in self._lingering.values()), default=None)
+        return min(when for when, _ in self._lingering.values()) if self._lingering else None
 
     def _close(self, now: float, link: int) -> None:
         self.forget(link)

@@ -385,7 +385,7 @@ class CallDesk:
 
     async def _load(self) -> ModuleType:
         """What sounds is loaded in a thread: it takes a moment, and packets do not wait."""
-        return await trio.to_thread.run_sync(import_module, "meshcall.daemon.sounding")
+        return await trio.to_thread.run_sync(_load)
 
     async def _files(self, microphone: str | None, speaker: str | None) -> Files | None:
         """Raises WavError."""
@@ -411,8 +411,9 @@ class CallDesk:
         number, calls, driven = talk.number, self._live.node.calls, self._live.driven
 
         def send(_at: float, payload: bytes, once: bool) -> None:
-            with driven.turn() as now:
-                calls.send_voice(now, number, payload, once=once)
+            now = _now()
+            calls.send_voice(now, number, payload, once=once)
+            driven.settle(now, is_quiet=True)
 
         def reported(_at: float, loss: float) -> None:
             with driven.turn() as now:
@@ -467,6 +468,12 @@ class CallDesk:
         links = self._live.node.people.peers.status(_now())
         ways = next((one.paths.paths for one in links if one.link == link and one.paths is not None), ())
         return talk.sound.stats(next((way.rtt for way in ways if way.is_best), None))
+
+
+def _load() -> ModuleType:
+    module = import_module("meshcall.daemon.sounding")
+    module.prepare()
+    return module
 
 
 async def _quieten(talk: Talk) -> None:

@@ -11,7 +11,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
-from meshcall.drivers.udp import datagrams_dropped
+from meshcall.drivers.udp_buffers import datagrams_dropped
 from meshcall.logs import log
 
 if TYPE_CHECKING:

@@ -5,18 +5,24 @@ Imported when a call begins, and not before: a node that only waits needs none o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshcall.audio.receiver import Receiver
+from meshcall.audio.sender import Sender
 from meshcall.daemon.sound import Files, choice_of, processing_of
 from meshcall.daemon.voice import CallVoice, Tone, show
+from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.drivers.sound.duplex import Changed, Duplex
 from meshcall.drivers.sound.null import Silence
 from meshcall.drivers.sound.processing import Processing, Settings
+from meshcall.errors import StateError
+from meshcall.logs import log
 
 if TYPE_CHECKING:
     from meshcall.audio.codec import Sound
@@ -25,8 +31,22 @@ if TYPE_CHECKING:
     from meshcall.path.paths import Path as Way
 
 Json = dict[str, Any]
+_log = logging.getLogger("meshcall.call")
 _PLAIN = Settings(echo_cancellation=False, noise_suppression="off", automatic_gain=False)
 """A file is sent as it is."""
+
+
+@cache
+def prepare() -> None:
+    """What takes a moment the first time, 0.2 s together: not in the loop, not while the loudspeaker waits."""
+    try:
+        Sender(0.0, OpusEncoder(), call=0, slot=0)
+        Receiver(0.0, OpusDecoder(), call=0)
+    except StateError as problem:
+        log(_log, logging.WARNING, "no voice", reason=str(problem))  # and a call says so to its client
+    Tone(incoming=True)
+    Tone(incoming=False)
+    Processing(_PLAIN)
 
 
 class Sounding:

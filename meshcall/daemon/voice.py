@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from meshcall.audio.receiver import ReceiverStats
     from meshcall.calls.core import CallStatus
     from meshcall.path.paths import Path
+    from meshcall.wire.voice import Report
 
 CAPTURED_MAX: Final = 50
 """Blocks of 10 ms that wait for the loop; a loop that hangs longer loses the oldest."""
+
+HEARD_SECONDS: Final = 0.1
+"""What the other side tells is looked at so often; at once where it is new."""
 
 _TONE_HZ: Final = 425.0
 _TONE_PEAK: Final = 2500.0
@@ -102,6 +107,8 @@ class CallVoice:
         self._wanted = 1
         """So many blocks are worth waking the loop."""
         self._heard_any = False
+        self._heard: Report | None = None
+        self._heard_at = now
         self._loss_there: float | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._offset = now - time.perf_counter()
@@ -114,11 +121,14 @@ class CallVoice:
         if len(self._captured) == CAPTURED_MAX:
             self.counters["captured blocks dropped"] += 1
         self._captured.append(block)
-        if len(self._captured) >= self._wanted:
-            try:
-                self._token.run_sync_soon(self._flush_safely, idempotent=True)
-            except trio.RunFinishedError:
-                self.counters["after the end"] += 1
+        try:
+            return self._play()
+        finally:
+            # Last, so that the loop, once awake, need not wait for this thread: both at once is what Python cannot do.
+            if len(self._captured) >= self._wanted:
+                self._wake_loop()
+
+    def _play(self) -> Sound:
         played = self._receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
@@ -126,6 +136,12 @@ class CallVoice:
             played = silent()
         self.processing.played(played)
         return played
+
+    def _wake_loop(self) -> None:
+        try:
+            self._token.run_sync_soon(self._flush_safely, idempotent=True)
+        except trio.RunFinishedError:
+            self.counters["after the end"] += 1
 
     # In the loop
 
@@ -141,15 +157,16 @@ class CallVoice:
         """Send what was captured."""
         sender, receiver = self._sender, self._receiver
         sender.mute = not self.is_open or self.is_muted or self.is_held
+        now = time.perf_counter() + self._offset
+        heard = receiver.heard()
+        if heard is not None and (heard is not self._heard or now - self._heard_at >= HEARD_SECONDS):
+            self._heard, self._heard_at = heard, now
+            sender.reported(now, heard)
+            if heard.loss != self._loss_there:
+                self._loss_there = heard.loss
+                self._reported(now, heard.loss)
+        sender.telling = receiver.report()
         while self._captured:
-            now = time.perf_counter() + self._offset
-            heard = receiver.heard()
-            if heard is not None:
-                sender.reported(now, heard)
-                if heard.loss != self._loss_there:
-                    self._loss_there = heard.loss
-                    self._reported(now, heard.loss)
-            sender.telling = receiver.report()
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
                 self._send(now, payload, sender.is_narrow)
@@ -226,16 +243,7 @@ class Tone:
 
     def __init__(self, *, incoming: bool) -> None:
         """`incoming`: somebody calls here; else the sign that it rings there (a second in five)."""
-        seconds = np.arange(int(_BEAT_SECONDS * RATE)) / RATE
-        sound = np.zeros(len(seconds))
-        if incoming:
-            for beat in range(6):  # two notes in turn, for the first 2.4 s
-                part = (seconds >= beat * 0.4) & (seconds < beat * 0.4 + 0.35)
-                sound[part] = _RING_PEAK * np.sin(2 * np.pi * _RING_HZ[beat % 2] * seconds[part])
-        else:
-            part = seconds < 1.0
-            sound[part] = _TONE_PEAK * np.sin(2 * np.pi * _TONE_HZ * seconds[part])
-        self._blocks = sound.astype(np.int16).reshape(-1, PULL_SAMPLES)
+        self._blocks = _beat(incoming)
         self._at = 0
 
     def next(self) -> Sound:
@@ -243,3 +251,18 @@ class Tone:
         block: Sound = self._blocks[self._at]
         self._at = (self._at + 1) % len(self._blocks)
         return block
+
+
+@cache
+def _beat(incoming: bool) -> Sound:
+    """What is said again and again, a block in each row."""
+    seconds = np.arange(int(_BEAT_SECONDS * RATE)) / RATE
+    sound = np.zeros(len(seconds))
+    if incoming:
+        for beat in range(6):  # two notes in turn, for the first 2.4 s
+            part = (seconds >= beat * 0.4) & (seconds < beat * 0.4 + 0.35)
+            sound[part] = _RING_PEAK * np.sin(2 * np.pi * _RING_HZ[beat % 2] * seconds[part])
+    else:
+        part = seconds < 1.0
+        sound[part] = _TONE_PEAK * np.sin(2 * np.pi * _TONE_HZ * seconds[part])
+    return sound.astype(np.int16).reshape(-1, PULL_SAMPLES)

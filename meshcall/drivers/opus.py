@@ -247,7 +247,7 @@ class OpusEncoder:
         length = _checked(self._calls.encode(self._state, whole.ctypes.data, samples, self._out, size))
         if length < size:
             _checked(self._calls.pad(self._out, length, size))
-        return self._out.raw[:size]
+        return ctypes.string_at(self._out, size)
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
         """How much loss to prepare for, 0 to 1, and whether each frame carries a copy of the one before (LBRR)."""

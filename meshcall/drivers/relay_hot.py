@@ -21,7 +21,7 @@ import trio
 
 from meshcall.core import Endpoint
 from meshcall.drivers.relay_batch import BATCH_DATAGRAMS, Batch, open_batch
-from meshcall.drivers.udp import enlarge_buffers
+from meshcall.drivers.udp_buffers import enlarge_buffers
 from meshcall.relay.core import RelayCore
 
 COALESCE_SECONDS = 0.001

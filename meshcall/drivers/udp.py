@@ -12,8 +12,6 @@ import contextlib
 import errno
 import heapq
 import socket
-import struct
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,10 +36,6 @@ PORT_TRIES = 8
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a node is there to be reached
 _ENDPOINT_SIZES = (ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES)
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = (32, 33) if sys.platform == "linux" else (None, None)
-_SO_MEMINFO = 55
-_MEMINFO = struct.Struct("=9I")
-"""linux/sock_diag.h: the last of them are the drops."""
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)
 
 
@@ -50,7 +44,11 @@ class PortInUseError(UsageError):
 
 
 class DrivenCore(Protocol):
-    """What the driver needs of a core: the members of `core.Core`."""
+    """What the driver needs of a core: the members of `core.Core`.
+
+    One that has an attribute `stirred` is asked for `next_wake` after a datagram only where that is true: something
+    has happened since it was last asked that may have brought the moment nearer.  A frame of a stream does not.
+    """
 
     outbox: list[tuple[Endpoint, bytes]]
 
@@ -133,30 +131,6 @@ def open_udp_pair(families: Sequence[int], hosts: dict[int, str], port: int = 0)
     raise UsageError(f"this machine has no {names}; see [network] families in the configuration")
 
 
-def enlarge_buffers(one: socket.socket, size: int) -> int:
-    """Room for `size` bytes each way, beyond the system's limit where we may; returns the room to receive."""
-    for forced, wished in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-        try:
-            if forced is None:
-                raise OSError(errno.ENOPROTOOPT, "not on Linux")
-            one.setsockopt(socket.SOL_SOCKET, forced, size)
-        except OSError:
-            with contextlib.suppress(OSError):  # a wish; the system may give less
-                one.setsockopt(socket.SOL_SOCKET, wished, size)
-    return one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
-
-def datagrams_dropped(one: socket.socket) -> int | None:
-    """How many datagrams the system dropped for want of room in this socket, since it was opened; None: not told."""
-    if sys.platform != "linux":
-        return None
-    try:
-        memory = one.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-        return int(_MEMINFO.unpack(memory)[-1])
-    except (OSError, struct.error):
-        return None
-
-
 def local_endpoint(one: socket.socket) -> Endpoint:
     """Where a socket is bound."""
     name = one.getsockname()
@@ -202,7 +176,7 @@ class Driven(Generic[CoreT]):
         self._ports = [_Port(one) for one in sockets]
         self._v4 = next((port for port in self._ports if port.family == socket.AF_INET), None)
         self._v6 = next((port for port in self._ports if port.family == socket.AF_INET6), None)
-        self._armed: float | None = None  # the earliest live entry in the timer's heap
+        self._armed: float | None = None  # the live entry in the timer's heap
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -218,7 +192,7 @@ class Driven(Generic[CoreT]):
         finally:
             self._settle(now)
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float, *, is_quiet: bool = False) -> None:
         """Empty outbox and events until the core rests, then set the timer."""
         core = self.core
         while core.outbox or core.events:
@@ -231,8 +205,11 @@ class Driven(Generic[CoreT]):
                     self._on_events(now, happened)
         if self.after_turn is not None:
             self.after_turn()
-        wake = core.next_wake()
-        if wake is not None and (self._armed is None or wake < self._armed):
+        if not is_quiet or getattr(core, "stirred", True):
+            self._arm(core.next_wake())
+
+    def _arm(self, wake: float | None) -> None:
+        if wake != self._armed:
             self._armed = wake
             self._driver.arm(wake, self)
 
@@ -348,12 +325,15 @@ class Driven(Generic[CoreT]):
                 if problem.errno in _CLOSED:
                     return
                 driver.count_error("receive", problem)
-            self.settle(now)
+            self.settle(now, is_quiet=True)
 
-    def settle(self, now: float) -> None:
-        """Do what follows from what was delivered; a fault is reported, and ends nothing."""
+    def settle(self, now: float, *, is_quiet: bool = False) -> None:
+        """Do what follows from what was delivered; a fault is reported, and ends nothing.
+
+        `is_quiet`: it may have been no more than a frame of a stream, as the core's `stirred` tells.
+        """
         try:
-            self._settle(now)
+            self._settle(now, is_quiet=is_quiet)
         except Exception as fault:
             self._driver.report(fault)
 
@@ -367,7 +347,7 @@ class Driven(Generic[CoreT]):
         self.settle(now)
 
     def entry_is_live(self, when: float) -> bool:
-        """Whether a heap entry is the one that counts (an earlier one may have replaced it)."""
+        """Whether a heap entry is the one that counts (another one may have replaced it)."""
         return not self.closed and self._armed == when
 
     def start(self) -> None:
@@ -400,8 +380,8 @@ class NodeDriver:
         self._on_fault = on_fault
         self._heap: list[tuple[float, int, Driven[Any]]] = []
         self._order = 0
-        self._sleeping_until = float("-inf")  # the timer is not asleep yet
-        self._kick: trio.Event | None = None
+        self._fired_at = float("-inf")
+        self._sleep: trio.CancelScope | None = None  # of the timer, while it waits
         self._nursery: trio.Nursery | None = None
         self._nodes: list[Driven[Any]] = []
 
@@ -451,24 +431,31 @@ class NodeDriver:
         if self._nursery is not None:
             self._nursery.start_soon(task, *args)
 
-    def arm(self, when: float, node: Driven[Any]) -> None:
-        """Have `node` woken at `when`."""
-        self._order += 1
-        heapq.heappush(self._heap, (when, self._order, node))
-        if when < self._sleeping_until and self._kick is not None:
-            self._kick.set()
+    def arm(self, when: float | None, node: Driven[Any]) -> None:
+        """Have `node` woken at `when`, and no more at the time before."""
+        if when is not None:
+            self._order += 1
+            heapq.heappush(self._heap, (when, self._order, node))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Sleep until the first entry that is live.  In a call it moves all the time, for which nobody is woken."""
+        heap = self._heap
+        while heap and not heap[0][2].entry_is_live(heap[0][0]):
+            heapq.heappop(heap)
+        if self._sleep is not None:
+            until = max(heap[0][0], self._fired_at + TIMER_STEP_SECONDS) if heap else float("inf")
+            if until != self._sleep.deadline:
+                self._sleep.deadline = until
 
     async def _run_timer(self) -> None:
         heap = self._heap
         while True:
-            while heap and not heap[0][2].entry_is_live(heap[0][0]):
-                heapq.heappop(heap)
-            self._sleeping_until = max(heap[0][0], trio.current_time() + TIMER_STEP_SECONDS) if heap else float("inf")
-            self._kick = trio.Event()
-            with trio.move_on_at(self._sleeping_until):
-                await self._kick.wait()
-            self._sleeping_until = float("-inf")
-            now = trio.current_time()
+            with trio.CancelScope() as self._sleep:
+                self._set_timer()
+                await trio.sleep_forever()
+            self._sleep = None
+            now = self._fired_at = trio.current_time()
             due: list[tuple[float, Driven[Any]]] = []
             while heap and heap[0][0] <= now:
                 when, _, node = heapq.heappop(heap)

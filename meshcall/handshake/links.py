@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from meshcall.core import earliest
 from meshcall.errors import BadPacket, UsageError
 from meshcall.handshake.budget import Budget
 from meshcall.handshake.cookie import mac1_fits, mac_key
@@ -85,6 +86,8 @@ class Links:
         self.outbox: list[tuple[Path, bytes]] = []
         self.events: list[LinkEvent] = []
         self.counters: Counter[str] = Counter()
+        self.stirred = True
+        """Something has happened that may have brought `next_wake` nearer; the owner clears it."""
         self.blocked: frozenset[bytes] = frozenset()
         """Identities that get no answer to their handshakes."""
         self._suite = suite
@@ -228,7 +231,9 @@ class Links:
         try:
             if kind == KIND_SEALED:
                 self._sealed(now, path, datagram)
-            elif kind == KIND_PIECE:
+                return
+            self.stirred = True
+            if kind == KIND_PIECE:
                 self._piece(now, path, datagram)
             elif kind == KIND_COOKIE:
                 self._cookie(now, path, datagram)
@@ -244,6 +249,7 @@ class Links:
 
         Nobody is answered, not even with a cookie, but who proves an identity that `trusts` says yes to.
         """
+        self.stirred = True
         try:
             piece = decode_piece(datagram)
             if piece.form & FORM_SECOND:
@@ -278,9 +284,7 @@ class Links:
         while self._deadlines and self._scheduled.get(self._deadlines[0][1]) != self._deadlines[0][0]:
             heapq.heappop(self._deadlines)
         expiry = self._responder.next_expiry()
-        if not self._deadlines:
-            return expiry
-        return self._deadlines[0][0] if expiry is None else min(expiry, self._deadlines[0][0])
+        return earliest(expiry, self._deadlines[0][0]) if self._deadlines else expiry
 
     # Datagrams
 
@@ -468,4 +472,5 @@ class Links:
         before = self._scheduled.get(number)
         if before is None or when < before:
             self._scheduled[number] = when
+            self.stirred = True
             heapq.heappush(self._deadlines, (when, number))

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from meshcall.core import earliest
 from meshcall.errors import BadPacket
 from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.dial import start_handshake
@@ -169,8 +170,7 @@ class Responder:
 
     def next_expiry(self) -> float | None:
         """When `expire` has something to do."""
-        times = self.gate.next_expiry(), self.lan_gate.next_expiry()
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self.gate.next_expiry(), self.lan_gate.next_expiry())
 
 
 def check_identity(suite: Suite, identity: bytes, certificate: Certificate, unix_time: float) -> bool:

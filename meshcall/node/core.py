@@ -17,7 +17,7 @@ from meshcall.address import Link
 from meshcall.calls.core import Calls
 from meshcall.calls.finding import Finder
 from meshcall.calls.policy import CallPolicy
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, earliest
 from meshcall.detour.carrier import Answer, Carrier, Question
 from meshcall.dht.config import DhtConfig
 from meshcall.dht.events import (
@@ -29,7 +29,7 @@ from meshcall.dht.events import (
     PeersFinished,
     PeersFound,
     ReachableChanged,
-)
+)  # fmt: skip
 from meshcall.dht.node import Dht
 from meshcall.errors import UsageError
 from meshcall.node.events import LookupEvent, NodeStatus, UdpBarred
@@ -64,19 +64,10 @@ class Node:
     """A `core.Core`.  Commands of the DHT are those of `node.dht`; their events come out here too."""
 
     def __init__(
-        self,
-        now: float,
-        unix_time: float,
-        *,
-        rng: Random,
-        suite: Suite,
-        config: DhtConfig | None = None,
-        families: tuple[int, ...] = (4,),
-        kem: Kem | None = None,
-        policy: PeerPolicy | None = None,
-        plan: RelayPlan | None = None,
-        call_policy: CallPolicy | None = None,
-    ) -> None:
+        self, now: float, unix_time: float, *, rng: Random, suite: Suite, config: DhtConfig | None = None,
+        families: tuple[int, ...] = (4,), kem: Kem | None = None, policy: PeerPolicy | None = None,
+        plan: RelayPlan | None = None, call_policy: CallPolicy | None = None,
+    ) -> None:  # fmt: skip
         """`kem`: None for a node that does not offer ML-KEM; `policy`: which peers may learn what."""
         self.dht = Dht(now, rng=rng, verifier=suite, config=config, families=families)
         self.carrier = Carrier(self.dht, suite)
@@ -97,6 +88,7 @@ class Node:
         self._call_policy = call_policy or CallPolicy()
         self._offset = unix_time - now
         self._now = now
+        self._is_stirred = True
         self._joined = False
         self._identity: Identity | None = None
         self._device: Device | None = None
@@ -120,7 +112,8 @@ class Node:
                 self.counters["unknown kind"] += 1
             else:
                 self.station.receive(now, source, data)
-                self._settle(now)
+                if self.station.stirred:  # else it was a frame of a stream, and concerns nobody but its link
+                    self._settle(now)
             return
         self.dht.receive(now, source, data)
         if self._failed_at is not None and now - self._failed_at >= RECOVER_SECONDS and self._publisher is not None:
@@ -176,12 +169,19 @@ class Node:
             self._finder.wake(now)
         self._settle(now)
 
+    @property
+    def stirred(self) -> bool:
+        """Whether `next_wake` may be nearer than when it was last asked for; commands of parts of it do not tell."""
+        return self._is_stirred or (self.station is not None and self.station.stirred)
+
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        optional = (self._publisher, self.station, self._finder)
-        parts = [self.dht, *self._lookups.resolvers, *(part for part in optional if part is not None)]
-        times = [self.carrier.next_wake(self._now), self._republish_at, *(part.next_wake() for part in parts)]
-        return min((time for time in times if time is not None), default=None)
+        self._is_stirred = False
+        if self.station is not None:
+            self.station.calm()
+        parts = (self.dht, self._publisher, self.station, self._finder, *self._lookups.resolvers)
+        times = [part.next_wake() for part in parts if part is not None]
+        return earliest(self.carrier.next_wake(self._now), self._republish_at, *times)
 
     # Time
 
@@ -401,6 +401,7 @@ class Node:
     def _settle(self, now: float) -> None:
         """Carry requests to the DHT and its events back until nothing is left to carry."""
         self._now = now
+        self._is_stirred = True
         while (
             self._carry_station(now) or self._carry_requests(now) or self.carrier.settle(now) or self._carry_events(now)
         ):

@@ -68,8 +68,8 @@ class Health:
 
     __slots__ = (
         "_deviation", "_gap", "_loss", "_loss_at", "_missed", "_missed_since", "_outstanding", "_report", "_report_at",
-        "_rttvar", "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "observed", "path",
-        "probed_at", "rtt", "sent_at", "since", "slack", "socket", "tries", "verified",
+        "_rttvar", "_silence", "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "observed",
+        "path", "probed_at", "rtt", "sent_at", "since", "slack", "socket", "tries", "verified",
     )  # fmt: skip
 
     def __init__(self, now: float, path: Path, socket: int = 0) -> None:
@@ -102,6 +102,7 @@ class Health:
         self._outstanding: dict[bytes, float] = {}
         self._gap = self._deviation = 0.0
         self._stream = 0
+        self._silence: float | None = None
         self._suspect_until = 0.0
         self._report = 0.0
         self._report_at = -REPORT_LIFE_SECONDS
@@ -141,6 +142,7 @@ class Health:
             self.rtt += (rtt - self.rtt) / 8
         if self._is_quiet(now):
             self._stream = 0  # it works, so the other side has stopped its stream or sends it elsewhere
+            self._silence = None
 
     def heard(self, now: float, is_frame: bool) -> None:
         """Something authentic came by this path; `is_frame`: not the path layer's own."""
@@ -158,6 +160,10 @@ class Health:
                 self._gap, self._deviation = gap, gap / 4
         self._stream += 1
         self.frame_at = now
+        self._silence = None
+        if self._stream >= STREAM_FRAMES_LEAST:
+            limit = self._gap + max(SILENCE_DEVIATIONS * self._deviation, 3 * self._gap)
+            self._silence = min(max(limit, SILENCE_LEAST_SECONDS), SILENCE_MOST_SECONDS)
 
     def doubt(self, until: float) -> None:
         """The other side says that it hears nothing."""
@@ -197,10 +203,7 @@ class Health:
 
     def silence(self) -> float | None:
         """After how many seconds without a frame something is wrong; None: no stream is expected."""
-        if self._stream < STREAM_FRAMES_LEAST:
-            return None
-        limit = self._gap + max(SILENCE_DEVIATIONS * self._deviation, 3 * self._gap)
-        return min(max(limit, SILENCE_LEAST_SECONDS), SILENCE_MOST_SECONDS)
+        return self._silence
 
     def has_stream(self, now: float) -> bool:
         """Whether frames come steadily by this path."""
@@ -238,7 +241,7 @@ class Health:
         due = None
         if self._outstanding:
             due = next(iter(self._outstanding.values())) + self.timeout()
-        silence = self.silence()
+        silence = self._silence
         if silence is not None and self.frame_at is not None and not self._is_quiet(now):
             end = self.frame_at + silence
             due = end if due is None else min(due, end)
@@ -249,7 +252,7 @@ class Health:
         self._loss_at = now
 
     def _is_quiet(self, now: float) -> bool:
-        silence = self.silence()
+        silence = self._silence
         return (
             silence is not None and self.frame_at is not None and now - self.frame_at >= silence - CLOCK_GRAIN_SECONDS
         )

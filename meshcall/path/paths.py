@@ -54,6 +54,8 @@ def stream(where: Endpoint, connection: int) -> Path:
 
 def endpoint_of(path: Path) -> Endpoint:
     """Where the datagrams go first: the device itself, or the relay."""
+    if is_direct(path):
+        return Endpoint(path[1:])
     if is_stream(path):
         return Endpoint(path[1:-_CONNECTION_BYTES])
     return Endpoint(path[1:-RELAY_ID_BYTES] if is_relayed(path) else path[1:])

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, earliest
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
 from meshcall.path.candidates import Trust, is_private, may_connect, path_to
@@ -122,6 +122,11 @@ class Prober:
         self._decide(now)
         self._table.probe(now, health)
         self._exchange.tell(now, asks=True)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to take out."""
+        return not (self.outbox or self.messages or self.events)
 
     # What came
 
@@ -299,7 +304,7 @@ class Prober:
         times.append(self._stream.next_check(now))
         for health in self._paths.values():
             times += self._next_probe(now, health), health.next_check(now)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(*times)
 
     # Probes
 

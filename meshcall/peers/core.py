@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from meshcall.core import earliest
 from meshcall.errors import BadPacket, UsageError
 from meshcall.handshake.dial import REPEAT_SECONDS, Callee
 from meshcall.handshake.events import Closed, Established, Frame, LinkEvent, Message, Roamed
@@ -33,7 +34,7 @@ from meshcall.peers.events import (
     PeerStatus,
     Reached,
     TalkMessage,
-)
+)  # fmt: skip
 from meshcall.peers.peer import Peer
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import Reaches
@@ -50,7 +51,7 @@ from meshcall.wire.control import (
     NUMBER_MAX,
     decode_echo,
     encode_echo,
-)
+)  # fmt: skip
 from meshcall.wire.path import NO_PORTS, Candidate, Ports
 
 if TYPE_CHECKING:
@@ -73,19 +74,9 @@ class Peers:
     """A `core.Core`, with paths in the place of endpoints."""
 
     def __init__(
-        self,
-        now: float,
-        unix_time: float,
-        *,
-        rng: Random,
-        suite: Suite,
-        kem: Kem | None,
-        device: Device,
-        identity: bytes,
-        certificate: Certificate,
-        policy: PeerPolicy,
-        families: tuple[int, ...] = (4,),
-    ) -> None:
+        self, now: float, unix_time: float, *, rng: Random, suite: Suite, kem: Kem | None, device: Device,
+        identity: bytes, certificate: Certificate, policy: PeerPolicy, families: tuple[int, ...] = (4,),
+    ) -> None:  # fmt: skip
         """`identity`: the public key behind `certificate`."""
         self.links = Links(
             now, unix_time, suite=suite, kem=kem, device=device, identity=identity, certificate=certificate
@@ -296,8 +287,7 @@ class Peers:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        times = [self.links.next_wake(), self.reaches.next_wake(), self._due.next()]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self.links.next_wake(), self.reaches.next_wake(), self._due.next())
 
     # What links say
 
@@ -308,6 +298,7 @@ class Peers:
                 self._take(now, event)
 
     def _take(self, now: float, event: LinkEvent) -> None:
+        self.links.stirred |= not (isinstance(event, Frame) and event.kind == FRAME_VOICE)
         if isinstance(event, Established):
             self._established(now, event)
             return
@@ -377,7 +368,7 @@ class Peers:
         except BadPacket as bad:
             self.counters[bad.reason] += 1
         if prober is not None:
-            self._drain(now, link, prober)
+            self._drain(now, link, prober, is_voice=kind == FRAME_VOICE)
 
     def _answer_echo(self, now: float, peer: Peer, event: Frame) -> None:
         """Back where it came from, so that the asker learns of that path and no other."""
@@ -419,8 +410,11 @@ class Peers:
         self._drain(now, link, prober)
         return prober
 
-    def _drain(self, now: float, link: int, prober: Prober) -> None:
-        """Send what a prober wants to be sent, and do what it has decided."""
+    def _drain(self, now: float, link: int, prober: Prober, *, is_voice: bool = False) -> None:
+        """Send what a prober wants to be sent, and do what it has decided; `is_voice`: after a frame of a stream."""
+        if is_voice and prober.is_quiet and not self._peers[link].looks(now):
+            return
+        self.links.stirred = True
         for data in prober.messages:
             self._send_message(now, link, data)
         prober.messages.clear()
@@ -478,7 +472,7 @@ class Peers:
         for path in paths:
             self.links.send_frame(now, link, kind, payload, path)
         if peer.prober is not None:
-            self._drain(now, link, peer.prober)
+            self._drain(now, link, peer.prober, is_voice=kind == FRAME_VOICE)
         return paths
 
     def _send_message(self, now: float, link: int, data: bytes) -> None:

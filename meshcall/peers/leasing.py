@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, earliest
 from meshcall.handshake.dial import DialError
 from meshcall.path.paths import direct, stream
 from meshcall.relay.discovery import SHARDS, SHARDS_SAMPLED, FindPeers, RelaySearch
@@ -136,13 +136,14 @@ class Leasing:
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
-        times = [self.holder.next_wake(), self.search.next_wake(), self._search_at, self._rotate_at]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self.holder.next_wake(), self.search.next_wake(), self._search_at, self._rotate_at)
 
     def carry(self, now: float) -> bool:
         """Carry between the parts; whether there was something to carry."""
         holder, search = self.holder, self.search
         busy = bool(holder.requests or holder.messages or holder.events or search.events)
+        if not (busy or holder.outbox or search.outbox):
+            return False
         requests, holder.requests[:] = list(holder.requests), []
         for request in requests:
             if isinstance(request, Dial):

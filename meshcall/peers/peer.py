@@ -18,11 +18,17 @@ ECHOES_MAX = 256
 ECHOES_PER_SECOND = 100.0
 """Answered on one link."""
 
+LOOK_SECONDS = 0.04
+"""So often at most: with each frame that moment only moves away, and what it waits for is never nearer than 80 ms."""
+
 
 class Peer:
     """An open link."""
 
-    __slots__ = ("asked", "budget", "identity", "incoming", "is_lease", "prober", "serial", "since", "static", "trust")
+    __slots__ = (
+        "asked", "budget", "identity", "incoming", "is_lease", "looked_at", "prober", "serial", "since", "static",
+        "trust",
+    )  # fmt: skip
 
     def __init__(self, now: float, event: Established, trust: Trust, *, is_lease: bool) -> None:
         self.identity = event.identity
@@ -32,6 +38,8 @@ class Peer:
         self.trust = trust
         self.since = now
         self.is_lease = is_lease
+        self.looked_at = 0.0
+        """When its prober was last asked, after a frame of a stream, when it wants to be woken."""
         self.prober: Prober | None = None
         self.asked: dict[int, float] = {}
         self.budget = Budget(now, ECHOES_PER_SECOND, ECHOES_PER_SECOND)
@@ -41,6 +49,13 @@ class Peer:
         while len(self.asked) >= ECHOES_MAX:
             del self.asked[next(iter(self.asked))]
         self.asked[number] = now
+
+    def looks(self, now: float) -> bool:
+        """Whether it is time, after a frame of a stream, to ask the prober when it wants to be woken."""
+        if now - self.looked_at < LOOK_SECONDS:
+            return False
+        self.looked_at = now
+        return True
 
     def status(self, now: float, link: int, path: Path) -> PeerStatus:
         """A snapshot; `path`: the one in use."""

@@ -12,11 +12,22 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from meshcall.core import Endpoint
+from meshcall.core import Endpoint, earliest
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.path.candidates import Trust, gather
 from meshcall.path.events import InDoubt, OutsideSeen, OutsideWanted
-from meshcall.path.paths import LAN, connection_of, direct, endpoint_of, is_stream, is_tcp, relay_id, relayed, stream
+from meshcall.path.paths import (
+    LAN,
+    connection_of,
+    direct,
+    endpoint_of,
+    is_direct,
+    is_stream,
+    is_tcp,
+    relay_id,
+    relayed,
+    stream,
+)
 from meshcall.path.ports import PortWatch
 from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, PeerEvent, PlacesChanged
 from meshcall.peers.leasing import Leasing
@@ -236,8 +247,16 @@ class Station:
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
         parts = (self.peers, self.relay, self._leasing, self._announcer)
-        times = [part.next_wake() for part in parts if part is not None]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(*[part.next_wake() for part in parts if part is not None])
+
+    @property
+    def stirred(self) -> bool:
+        """Whether anything but frames of streams has happened since `calm`: `next_wake` may be nearer."""
+        return self.peers.links.stirred
+
+    def calm(self) -> None:
+        """`next_wake` is asked for."""
+        self.peers.links.stirred = False
 
     def requests(self) -> list[FindPeers | Announce]:
         """What is to be asked of the DHT; the answers go to `answered`.  Given out once."""
@@ -279,6 +298,7 @@ class Station:
         )
 
     def _relay_frame(self, now: float, source: Place, data: bytes) -> None:
+        self.peers.links.stirred = True
         kind = data[1] if len(data) > 1 else -1
         is_ours = is_tcp_place(source) and not connection_of_place(source)
         if kind in _FOR_A_RELAY:
@@ -312,13 +332,17 @@ class Station:
         self._send(now)
 
     def _carry_peers(self, now: float) -> bool:
+        if not self.peers.events:
+            return False
         events, self.peers.events[:] = list(self.peers.events), []
         for event in events:
             self._take(now, event)
-        return bool(events)
+        return True
 
     def _carry_ends(self, now: float) -> bool:
         """What came through relays, and what our own relay has to say on links."""
+        if not self._ends.events and (self.relay is None or not (self.relay.messages or self.relay.events)):
+            return False
         arrived, self._ends.events[:] = list(self._ends.events), []
         for event in arrived:
             if isinstance(event, Arrived):
@@ -336,23 +360,24 @@ class Station:
 
     def _send(self, now: float) -> None:
         for path, data in self.peers.outbox:
-            lease = relay_id(path)
-            if path == LAN:
+            if is_direct(path):
+                where, key = endpoint_of(path), self.peers.kept.get(path)
+                self._outbox.append((where if key is None else by_socket(where, key), data))
+            elif path == LAN:
                 self._outbox.append((TO_LAN, data))
             elif is_stream(path):
                 self._outbox.append((Endpoint(_place_of(path)), data))
-            elif lease is None:
-                where, key = endpoint_of(path), self.peers.kept.get(path)
-                self._outbox.append((where if key is None else by_socket(where, key), data))
-            else:
+            elif (lease := relay_id(path)) is not None:
                 where = endpoint_of(path)
                 self._ends.send(now, tcp_place(where, 0) if is_tcp(path) else udp_place(where), lease, data)
         self.peers.outbox.clear()
-        self._outbox += self.peers.special
-        self.peers.special.clear()
-        for frames in (self._ends.outbox, self.relay.outbox if self.relay is not None else []):
-            self._outbox += [(Endpoint(place), data) for place, data in frames]
-            frames.clear()
+        if self.peers.special:
+            self._outbox += self.peers.special
+            self.peers.special.clear()
+        for frames in (self._ends.outbox, None if self.relay is None else self.relay.outbox):
+            if frames:
+                self._outbox += [(Endpoint(place), data) for place, data in frames]
+                frames.clear()
 
     def _take(self, now: float, event: PeerEvent) -> None:
         leasing, relay = self._leasing, self.relay

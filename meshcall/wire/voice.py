@@ -147,7 +147,8 @@ def decode_voice(payload: bytes, heard: Report = Report()) -> VoicePacket:
     covers = tuple(Cover((one >> 4) + 1, one & 0b1111) for one in payload[HEAD_BYTES:at])
     parts = [payload[at + n * length : at + (n + 1) * length] for n in range(count + 1)]
     field, unit = _told(slot)
-    report = replace(heard, **{field: told * unit})
+    value = told * unit
+    report = heard if getattr(heard, field) == value else replace(heard, **{field: value})  # mostly nothing is new
     return VoicePacket(call, slot, slots, bool(form & _FORM_INBAND), report, parts[-1], covers, tuple(parts[:-1]))
 
 

@@ -18,6 +18,7 @@ from meshcall.identity import CERTIFICATE_LIFE_SECONDS, Identity
 from meshcall.node import LOOKUPS_MAX, LookupEvent, Node
 from meshcall.record.events import PublishFailed, RecordFound, RecordPublished, ResolveFinished
 from meshcall.wire.path import Kind
+from tests.calls.call_world import CallWorld
 from tests.node.node_world import DELAY_SECONDS, NodeWorld
 
 
@@ -258,3 +259,35 @@ def test_no_order_of_events_breaks_a_node(steps: list[tuple[str, object]]) -> No
         node.events.clear()
         wake = node.next_wake()
         assert wake is None or isinstance(wake, float)
+
+
+def test_only_frames_of_a_stream_leave_a_node_unstirred() -> None:
+    world = CallWorld()
+    ann, bob, _, bobs = world.two()
+    world.up(ann, bob, bobs)
+    world.run(3.0)
+    node = world.nodes[bob]
+    packets: list[bytes] = []
+    quiet = 0
+    for _ in range(200):
+        world.run(0.02)
+        world.nodes[ann].calls.send_voice(world.now, world.nodes[ann].calls.status(world.now).call, bytes(120))
+        packets = [data for where, data in world.nodes[ann].outbox if where == world.where[bob]]
+        world.nodes[ann].outbox.clear()
+        asked = node.next_wake()
+        assert not node.stirred
+        for data in packets:
+            node.receive(world.now, world.where[ann], data)
+        if not node.stirred:
+            quiet += 1
+            assert node.events, "it was heard all the same"
+            assert node.next_wake() == asked, "and nothing is due sooner"
+        world.drain(bob)
+    assert quiet > 50
+    node.next_wake()
+    node.receive(world.now, world.where[ann], b"d1:q4:ping1:t2:aae")
+    assert node.stirred
+    node.next_wake()
+    world.do(ann, "hang_up")
+    world.run(1.0)
+    assert node.calls.status(world.now) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from meshcall.drivers.sound.base import Latency
 from meshcall.drivers.sound.crossing import BLOCKS_MAX, Crossing
 from meshcall.drivers.sound.limiter import CEILING, PIECE_SAMPLES, THRESHOLD, Limiter, peak_after
-from meshcall.drivers.sound.meter import FLOOR_DBFS, Meter
+from meshcall.drivers.sound.meter import FLOOR_DBFS, Level, Meter
 from meshcall.drivers.sound.processing import NOISE_LEVELS, REFERENCES_MAX, Processing, Settings
 from tests.sound.waves import tone
 
@@ -68,32 +68,46 @@ def test_louder_stays_louder(one: float, other: float) -> None:
     assert (peak_after(one) <= peak_after(other)) == (one <= other) or peak_after(one) == peak_after(other)
 
 
+def read(meter: Meter, *blocks: np.ndarray, speech: float | None = None) -> Level:
+    for block in blocks:
+        meter.push(block, speech)
+    return meter.level
+
+
 def test_the_meter_reads_dbfs() -> None:
     meter = Meter()
-    for block in as_blocks(tone(0.5, 500, level=0.1)):
-        level = meter.push(block)
+    level = read(meter, *as_blocks(tone(0.5, 500, level=0.1)))
     assert level.level_dbfs == pytest.approx(-23.0, abs=0.2)
     assert level.peak_dbfs == pytest.approx(-20.0, abs=0.2)
-    for _ in range(50):
-        level = meter.push(np.zeros(480, np.int16))
+    level = read(meter, *[np.zeros(480, np.int16)] * 50)
     assert level.level_dbfs == pytest.approx(-43.0, abs=0.5), "40 dB a second"
     assert level.peak_dbfs == pytest.approx(-20.0, abs=0.2), "held for a second"
-    for _ in range(1000):
-        level = meter.push(np.zeros(480, np.int16))
+    level = read(meter, *[np.zeros(480, np.int16)] * 1000)
     assert level.level_dbfs == level.peak_dbfs == FLOOR_DBFS
     assert level.clipped == 0
-    assert meter.push(np.full(480, -32768, np.int16)).clipped == 1
+    assert read(meter, np.full(480, -32768, np.int16)).clipped == 1
+    assert meter.level is meter.level
+
+
+def test_the_meter_reads_the_same_however_seldom_it_is_looked_at() -> None:
+    rng = np.random.default_rng(6)
+    blocks = [(rng.standard_normal(480) * 3000 * abs(np.sin(n / 30))).astype(np.int16) for n in range(333)]
+    often, seldom = Meter(), Meter()
+    for block in blocks:
+        read(often, block)
+    one, other = read(seldom, *blocks), often.level
+    assert (one.level_dbfs, one.peak_dbfs) == pytest.approx((other.level_dbfs, other.peak_dbfs), abs=1e-3)
+    assert (one.speech, one.clipped) == (pytest.approx(other.speech, abs=1e-3), other.clipped)
 
 
 def test_the_meter_hears_speech_over_noise_without_a_detector() -> None:
     rng = np.random.default_rng(4)
     meter = Meter()
-    for _ in range(300):
-        quiet = meter.push((rng.standard_normal(480) * 30).astype(np.int16)).speech
-    loud = meter.push((tone(0.01, 400, level=0.2) * 32767).astype(np.int16)).speech
+    quiet = read(meter, *[(rng.standard_normal(480) * 30).astype(np.int16) for _ in range(300)]).speech
+    loud = read(meter, (tone(0.01, 400, level=0.2) * 32767).astype(np.int16)).speech
     assert quiet < 0.1
     assert loud > 0.9
-    assert meter.push(np.zeros(480, np.int16), 0.4).speech == 0.4
+    assert read(meter, np.zeros(480, np.int16), speech=0.4).speech == 0.4
 
 
 def test_without_the_package_the_microphone_passes_and_it_is_said() -> None:
@@ -177,7 +191,7 @@ def test_parts_are_switched_live_and_keep_what_they_learnt() -> None:
 
 
 def test_the_reference_waits_as_long_as_a_slow_device_needs() -> None:
-    processing = Processing(OFF)
+    processing = Processing(Settings(True, "off", False))
     processing.device(Latency(0.2, 0.25))  # 150 ms over what the canceller finds by itself
     given: list[int] = []
     real = processing._reference

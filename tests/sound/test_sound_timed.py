@@ -81,15 +81,12 @@ class Script(TimedDevice):
         end = clock.now + seconds
         device = self
 
-        class Wait(threading.Event):
-            def wait(self, timeout: float | None = None) -> bool:
-                assert timeout is not None and 0 < timeout <= 0.0201
-                clock.now += timeout + stalls.pop(device.counters["blocks"], 0.0)
-                if clock.now >= end - 1e-9:
-                    self.set()
-                return self.is_set()
+        def sleep(seconds: float) -> None:
+            assert 0 < seconds <= 0.0201
+            clock.now += seconds + stalls.pop(device.counters["blocks"], 0.0)
+            self._is_stopped = clock.now >= end - 1e-9
 
-        self._stop = Wait()
+        self._sleep = sleep
         self._run(Guard(exchange, self.counters))  # type: ignore[arg-type]
 
 

@@ -2,7 +2,8 @@
 
 While the chosen device is being opened, and from the moment it fails, the null device keeps the 10 ms clock
 going, so that `exchange` is called whatever happens.  All that may wait (looking, opening, closing) is done
-by a thread that is given up when it hangs; a supervisor looks at the device in use ten times a second:
+by a thread that is given up when it hangs; a supervisor looks at the device in use ten times a second (twice,
+where no hardware is wanted):
 
     fails            -> null at once (<= 0.5 s to notice + 0.1 s), then the best of `ports.plans` that gives sound
     is not the chosen one -> every 2 s and more, look whether a better one is there; change when it gives sound
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from meshcall.drivers.sound.ports import Backend
 
 CHECK_SECONDS: Final = 0.1
+CHECK_FILES_SECONDS: Final = 0.5
+"""Where no hardware is wanted: the clock of the computer does not fail."""
 LIFE_CALLS: Final = 20
 LIFE_WITHIN_SECONDS: Final = 0.3
 LIFE_SECONDS: Final = 4.0
@@ -284,8 +287,10 @@ class Duplex:
     # The supervisor.
 
     def _supervise(self) -> None:
-        while not self._stop.wait(CHECK_SECONDS):
+        pause = CHECK_SECONDS
+        while not self._stop.wait(pause):
             now = self._clock()
+            pause = CHECK_FILES_SECONDS if self._nothing_wanted() and self.backend == "null" else CHECK_SECONDS
             self._say_of_files()
             self._reap(now)
             used = self._used

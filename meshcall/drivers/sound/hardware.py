@@ -168,29 +168,34 @@ class Hands:
         """A stream that captures: to the ring, or to `exchange` if nothing plays."""
         if not self._sane(0, len(samples), flagged):
             return
+        if len(samples) == PULL_SAMPLES and not len(self._in):
+            self._take(samples.copy())
+            return
         self._in = np.concatenate([self._in, samples])
         while len(self._in) >= PULL_SAMPLES:
             block, self._in = self._in[:PULL_SAMPLES].copy(), self._in[PULL_SAMPLES:]
-            if len(self.beats) == 1:
-                self._exchange(block)
-                continue
-            if len(self._ring) >= RING_BLOCKS_MAX:
-                while len(self._ring) > RING_BLOCKS_KEPT:
-                    self._ring.popleft()
-                    self.counters["captured blocks dropped"] += 1
-            self._ring.append(block)
+            self._take(block)
+
+    def _take(self, block: Sound) -> None:
+        if len(self.beats) == 1:
+            self._exchange(block)
+            return
+        if len(self._ring) >= RING_BLOCKS_MAX:
+            while len(self._ring) > RING_BLOCKS_KEPT:
+                self._ring.popleft()
+                self.counters["captured blocks dropped"] += 1
+        self._ring.append(block)
 
     def wanted(self, count: int, *, flagged: bool = False) -> Sound:
         """A stream that plays: so many samples for it."""
         if not self._sane(len(self.beats) - 1, count, flagged):
             return np.zeros(max(0, min(count, CALLBACK_SAMPLES_MAX)), dtype=np.int16)
+        if count == PULL_SAMPLES and not len(self._out):
+            return self._exchange(self._from_ring() if len(self.beats) == 2 else silent())
         played = [self._out]
         have = len(self._out)
         while have < count:
-            block = silent()
-            if len(self.beats) == 2:
-                block = self._from_ring()
-            played.append(self._exchange(block))
+            played.append(self._exchange(self._from_ring() if len(self.beats) == 2 else silent()))
             have += PULL_SAMPLES
         sound = np.concatenate(played)
         self._out = sound[count:]

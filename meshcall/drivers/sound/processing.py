@@ -143,18 +143,18 @@ class Processing:
 
     def played(self, block: Sound) -> None:
         """The block that this exchange gives back to the device: the far end, for the echo canceller."""
-        self._far.append(block)
+        if self._stages.echo is not None:
+            self._far.append(block)
         self.far_meter.push(block)
 
     def capture(self, block: Sound) -> Sound:
         """A captured block as it is to be sent, 2 ms later, 16 ms with everything on.  Never raises."""
-        far = self._reference()
         stages = self._stages
         sound = block
         speech: float | None = None
         try:
             if stages.echo is not None:
-                sound = stages.echo.process(sound, far)
+                sound = stages.echo.process(sound, self._reference())
             if stages.noise is not None:
                 sound = stages.noise.process(sound)
                 speech = float(stages.noise.speech_probability)

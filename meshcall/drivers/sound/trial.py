@@ -98,7 +98,8 @@ class Trial:
 
     def _level_played(self, meter: Meter) -> Level:
         at = max(0, self._played - 1)
-        return meter.push(self._recorded[at])
+        meter.push(self._recorded[at])
+        return meter.level
 
     def _changed(self, change: Changed) -> None:
         if change.why is not None:

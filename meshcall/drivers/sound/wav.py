@@ -33,9 +33,13 @@ if TYPE_CHECKING:
     import soxr
 
 AHEAD_BLOCKS: Final = 200
-"""Read ahead of the device: 2 s, 192 kB."""
+"""Read ahead of the device: 2 s, 192 kB ..."""
+REFILL_BLOCKS: Final = 160
+"""... and again when there are fewer than so many: to wake a thread for each block costs more than the block."""
 BEHIND_BLOCKS_MAX: Final = 1000
 """Waiting for the disk: 10 s, 960 kB; more is replaced by silence."""
+BEHIND_BLOCKS: Final = 25
+"""So many are worth waking the thread that writes, and are written at once."""
 CHUNK_SECONDS: Final = 0.1
 """Read and converted at a time."""
 HEADER_EVERY_SECONDS: Final = 1.0
@@ -69,7 +73,8 @@ class WavSource:
             raise WavError(f"{path} cannot be read: {problem.strerror}") from None
         self._ready: deque[Sound] = deque()
         self._debt = 0
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._finished = False
         self._closed = False
         self._left = self.layout.frames
@@ -94,7 +99,7 @@ class WavSource:
         """The next block, in its place in time."""
         if self.held:
             return silent()
-        with self._changed:
+        with self._lock:
             while self._debt and self._ready:
                 self._ready.popleft()
                 self._debt -= 1
@@ -102,7 +107,8 @@ class WavSource:
             if block is None and not self._finished:
                 self._debt += 1
                 self.counters["late blocks"] += 1
-            self._changed.notify()
+            if len(self._ready) < REFILL_BLOCKS:
+                self._changed.notify()
             if self._finished and not self._ready:
                 self._debt = 0
                 self.ended.set()
@@ -135,8 +141,9 @@ class WavSource:
                 while self._debt and self._ready:
                     self._ready.popleft()
                     self._debt -= 1
-                while len(self._ready) >= AHEAD_BLOCKS and not self._closed:
-                    self._changed.wait()
+                if len(self._ready) >= AHEAD_BLOCKS:
+                    while len(self._ready) >= REFILL_BLOCKS and not self._debt and not self._closed:
+                        self._changed.wait()
                 if self._closed or self._finished:
                     return
             blocks = self._next_blocks()
@@ -192,7 +199,8 @@ class WavSink:
         self._file = _create(path)
         self._written = 0
         self._waiting: deque[Sound | int] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._missing = 0
         self._thread = threading.Thread(target=self._write_behind, name="meshcall wav writer", daemon=True)
@@ -207,14 +215,15 @@ class WavSink:
         """Queue a block; its place is kept by silence where the disk is 10 s behind."""
         if self.held or self._trouble is not None:
             return
-        with self._changed:
+        with self._lock:
             if len(self._waiting) >= BEHIND_BLOCKS_MAX:
                 self._missing += 1
                 self.counters["blocks lost"] += 1
                 return
             self._queue_missing()
             self._waiting.append(block.copy())
-            self._changed.notify()
+            if len(self._waiting) >= BEHIND_BLOCKS:
+                self._changed.notify()
 
     def silence(self, blocks: int) -> None:
         """Queue blocks of silence; any number costs the same."""
@@ -224,6 +233,7 @@ class WavSink:
             self._missing += blocks
             if len(self._waiting) < BEHIND_BLOCKS_MAX:
                 self._queue_missing()
+            if len(self._waiting) >= BEHIND_BLOCKS:
                 self._changed.notify()
 
     def trouble(self) -> str | None:
@@ -248,8 +258,8 @@ class WavSink:
         header_at = 0
         with self._file:
             try:
-                while (item := self._next()) is not None:
-                    self._append(item)
+                while items := self._next():
+                    self._append(items)
                     if self._written - header_at >= HEADER_EVERY_SECONDS * RATE * 2:
                         header_at = self._written
                         self._fix_header()
@@ -261,24 +271,36 @@ class WavSink:
             except OSError as problem:
                 self._end(f"the recording {self.name} could not be finished: {_why(problem)}")
 
-    def _next(self) -> Sound | int | None:
+    def _next(self) -> list[Sound | int]:
+        """What is to be written next; nothing: that was all."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while len(self._waiting) < BEHIND_BLOCKS and not self._closed:
                 self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
+            return [self._waiting.popleft() for _ in range(min(BEHIND_BLOCKS, len(self._waiting)))]
 
-    def _append(self, item: Sound | int) -> None:
-        """Write a block, or so many blocks of silence.  Raises OSError."""
-        total = item * PULL_SAMPLES * 2 if isinstance(item, int) else item.nbytes
-        if self._written + total > DATA_BYTES_MAX:
-            raise OSError(errno.EFBIG, "the file has reached the 12 hours that a WAV file can hold")
-        if not isinstance(item, int):
-            self._write(item.astype("<i2").tobytes())
-            return
+    def _append(self, items: list[Sound | int]) -> None:
+        """Write blocks, those that follow each other at once, and numbers of blocks of silence.  Raises OSError."""
+        together: list[bytes] = []
+        for item in items:
+            if isinstance(item, int):
+                self._write(b"".join(together))
+                together.clear()
+                self._write_silence(item * PULL_SAMPLES * 2)
+            else:
+                together.append(item.astype("<i2").tobytes())
+        self._write(b"".join(together))
+
+    def _write_silence(self, total: int) -> None:
+        self._make_room(total)
         for start in range(0, total, SILENCE_BYTES_MAX):
             self._write(bytes(min(SILENCE_BYTES_MAX, total - start)))
 
+    def _make_room(self, total: int) -> None:
+        if self._written + total > DATA_BYTES_MAX:
+            raise OSError(errno.EFBIG, "the file has reached the 12 hours that a WAV file can hold")
+
     def _write(self, data: bytes) -> None:
+        self._make_room(len(data))
         while data:
             done = self._file.write(data)  # a nearly full disk takes a part
             self._written += done

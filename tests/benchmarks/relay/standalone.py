@@ -23,7 +23,8 @@ import trio
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, host_of, parse_endpoint, port_of
 from meshcall.drivers.relay_batch import PlainBatch, open_batch
 from meshcall.drivers.relay_hot import HotPath
-from meshcall.drivers.udp import datagrams_dropped, open_udp
+from meshcall.drivers.udp import open_udp
+from meshcall.drivers.udp_buffers import datagrams_dropped
 from meshcall.relay.core import RelayCore
 from meshcall.relay.places import Place
 from meshcall.relay.policy import RelayPolicy
