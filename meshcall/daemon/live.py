@@ -395,7 +395,7 @@ class LiveNode:
             log(_log, logging.INFO, "UDP is used again")
 
     def _on_extra(self, key: SocketKey, source: Endpoint, data: bytes) -> None:
-        with self.driven.turn() as now:
+        with self._driver.guard(), self.driven.turn() as now:
             self.node.people.receive_extra(now, key, source, data)
 
     def _on_lan(self, source: Endpoint, data: bytes) -> None:
