@@ -85,6 +85,10 @@ class IgdClient:
             self._tries.end()
             self._describe()
 
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """A gateway that is asked by UPnP announces nothing that we would understand.  Raises BadPacket."""
+        raise BadPacket("announcement without need")
+
     def answered(self, now: float, number: int, data: bytes) -> None:
         """Take the whole response to a request; one that is none is as good as no answer."""
         then = self._take(number)

@@ -145,7 +145,7 @@ class Mapper:
         self._settle(now)
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
-        """Take one datagram; what is not the gateway's answer to our question is counted and dropped."""
+        """Take what came to a socket that has asked; what is not the answer to our question is counted and dropped."""
         if self._client is None:
             self.counters["not asked"] += 1
             return
@@ -153,8 +153,18 @@ class Mapper:
             self._client.receive(now, source, data)
         except BadPacket as problem:
             self.counters[problem.reason] += 1
-        self._heed_restart(now)
         self._settle(now)
+
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take what came to the group of announcements, to which anybody can write: no answer comes that way."""
+        if self._client is None:
+            self.counters["not asked"] += 1
+            return
+        try:
+            self._client.announced(now, source, data)
+        except BadPacket as problem:
+            self.counters[problem.reason] += 1
+        self._heed_restart(now)
 
     def refused(self, now: float) -> None:
         """The system says that nobody listens at the gateway's PCP port."""

@@ -143,6 +143,7 @@ def _split(where: str) -> tuple[str, int]:
     "text",
     ["https://192.168.1.1/", "http://gateway.example/", "http://a@192.168.1.1/", "http://192.168.1.1:0/", "",
      "http://192.168.1.1:70000/", "http://192.168.1.256/", "http://192.168.1.1/a b", "http://192.168.1.1/\r\nX: y",
+     "http://192.168.1.1:22/", "http://192.168.1.1:25/", "http://192.168.1.1:1023/",
      "http://[fe80::1]/", "file:///etc/passwd", "http://192.168.1.1/" + "a" * 2000],
 )  # fmt: skip
 def test_an_url_that_is_not_followed(text: str) -> None:
@@ -155,6 +156,8 @@ def test_a_reference_stays_on_its_host() -> None:
     assert url.join("ctl").path == "/a/ctl"
     assert url.join("/ctl?x=1").path == "/ctl?x=1"
     assert url.join("http://192.168.1.1:80/ctl").to == endpoint("192.168.1.1", 80)
+    with pytest.raises(BadPacket, match="another service"):
+        url.join("http://192.168.1.1:631/ctl")
     for bad in ("http://192.168.1.2/ctl", "//192.168.1.2/ctl", "ftp://192.168.1.1/", "/a b", "/a\r\nb", "http://["):
         with pytest.raises(BadPacket):
             url.join(bad)
@@ -170,6 +173,7 @@ def test_http_bodies() -> None:
     assert not http.is_whole(chunked[:-8])
     assert not http.is_whole(head + b"\r\nabc"), "the end is the end of the connection"
     for bad in (head + b"Content-Length: 9\r\n\r\nabc", chunked[:-9], b"HTTP/2 200\r\n\r\n", b"", b"\r\n\r\n",
+                head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n",
                 head + b"Content-Length: -1\r\n\r\n", head + b"Transfer-Encoding: chunked\r\n\r\n" + b"z" * 99,
                 head + b"X: " + b"y" * 9000 + b"\r\n\r\n", head + b"\r\n" + b"y" * 70_000):  # fmt: skip
         with pytest.raises(BadPacket):
