@@ -17,9 +17,10 @@ from typing import Any
 import trio
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
+from meshcall.endpoints import may_use_port
 from meshcall.errors import UsageError
 from meshcall.handshake.budget import Budget
-from meshcall.relay.places import Place, endpoint_of_place, is_tcp_port, tcp_place
+from meshcall.relay.places import Place, endpoint_of_place, tcp_place
 
 LENGTH_BYTES = 2
 DATAGRAM_BYTES_MAX = 1500
@@ -348,7 +349,7 @@ class TcpPaths:
             connection.send(now, data)
             return
         waiting = self._opening.get(place)
-        if not is_tcp_port(port_of(endpoint_of_place(place))):  # whoever named it
+        if not may_use_port(port_of(endpoint_of_place(place))):  # whoever named it
             self.counters["tcp refused: other people's service"] += 1
             return
         if waiting is None:

@@ -51,7 +51,7 @@ from meshcall.wire.control import (
     decode_echo,
     encode_echo,
 )
-from meshcall.wire.path import NO_PORTS, Candidate, Ports
+from meshcall.wire.path import NO_PORTS, Candidate, Kind, Ports
 
 if TYPE_CHECKING:
     from random import Random
@@ -251,6 +251,7 @@ class Peers:
         if candidates == self._candidates and ports == self._ports:
             return
         self._candidates, self._ports = candidates, ports
+        self.reaches.local = tuple(each.endpoint for each in candidates if each.kind is Kind.HOST)
         for link, prober in self._all_probers():
             prober.set_local(now, candidates, ports)
             self._drain(now, link, prober)

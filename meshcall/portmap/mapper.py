@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshcall.core import Endpoint
+from meshcall.endpoints import is_private
 from meshcall.errors import BadPacket
-from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Request, is_nonsense, is_private
+from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Request, is_unreachable
 from meshcall.portmap.igd import IgdClient
 from meshcall.portmap.natpmp import NatPmpClient
 from meshcall.portmap.pcp import PcpClient
@@ -256,7 +257,7 @@ class Mapper:
     def _granted(self, now: float, grant: Grant) -> None:
         assert self._client is not None
         assert self._gateway is not None
-        if is_nonsense(grant.outside, self._gateway.family):
+        if is_unreachable(grant.outside, self._gateway.family):
             self._disbelieve(now, "impossible outside address")
             return
         if grant.life < LIFE_SECONDS_LEAST:

@@ -10,11 +10,12 @@ from meshcall.core import Endpoint, endpoint
 from meshcall.identity import Identity
 from meshcall.node import UdpBarred
 from meshcall.path.candidates import Trust
+from meshcall.path.paths import direct as straight
 from meshcall.path.paths import is_tcp, relayed
 from meshcall.peers import reach
 from meshcall.peers.events import LinkDown, Reached
 from meshcall.peers.policy import PeerPolicy
-from meshcall.peers.reach import tcp_paths_of
+from meshcall.peers.reach import paths_of, tcp_paths_of
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordConfirmed
 from meshcall.relay.discovery import tcp_places
@@ -257,6 +258,28 @@ def test_a_record_that_names_other_peoples_services_leads_no_connection_there(po
     entry = DeviceEntry(1, bytes(32), 0, bytes(64), leases=(lease,))
     assert tcp_paths_of(entry, (4,)) == [relayed(endpoint("192.0.2.7", port), bytes(8), tcp=True)] * ways
     assert len(tcp_places(endpoint("192.0.2.7", port))) == (2 if port == 1024 else 1), "443 is always tried"
+
+
+def test_a_record_leads_no_packet_to_other_peoples_services_and_no_connection_to_this_machine() -> None:
+    leases = tuple(
+        RelayLease(bytes(32), bytes([n] * 8), endpoint(host, port), None, tcp_port=6379)
+        for n, (host, port) in enumerate([("127.0.0.1", 53), ("192.0.2.7", 53), ("255.255.255.255", 6881)])
+    )
+    direct = (endpoint("192.0.2.8", 53), endpoint("192.0.2.8", 5353), endpoint("224.0.0.1", 6881))
+    entry = DeviceEntry(1, bytes(32), 0, bytes(64), leases=leases, direct_v4=direct)
+    assert paths_of(entry, (4,), relayed_only=False) == [straight(direct[1])]
+    there = relayed(endpoint("192.0.2.7", 6379), bytes([1] * 8), tcp=True)
+    here = relayed(endpoint("127.0.0.1", 6379), bytes(8), tcp=True)
+    loopback, other = endpoint("127.0.0.1", 7000), endpoint("10.0.0.2", 7000)
+    assert tcp_paths_of(entry, (4,), (loopback, other)) == [there]
+    assert tcp_paths_of(entry, (4,), (loopback,)) == [here, there], "where all is on one machine"
+
+
+def test_what_a_reach_knows_of_this_machine_are_its_own_addresses() -> None:
+    world = TcpWorld()
+    ann, _ = world.planned(RelayPlan())
+    peers = world.nodes[ann].people.peers
+    assert peers.reaches.local == (world.where[ann],)
 
 
 @pytest.fixture(scope="module")

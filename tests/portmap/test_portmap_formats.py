@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
+from meshcall.endpoints import is_private
 from meshcall.errors import BadPacket
 from meshcall.portmap import http, natpmp, pcp, upnp
-from meshcall.portmap.grant import Gateway, is_nonsense, is_private
+from meshcall.portmap.grant import Gateway, is_unreachable
 from meshcall.portmap.xml import read_xml
 
 NONCE = bytes(range(12))
@@ -190,17 +191,17 @@ def test_http_bodies() -> None:
 )  # fmt: skip
 def test_outside_addresses(where: str, nonsense: bool, private: bool) -> None:
     outside = endpoint(*_split(where))
-    assert is_nonsense(outside, 4) is nonsense
+    assert is_unreachable(outside, 4) is nonsense
     assert is_private(outside) is private
-    assert is_nonsense(outside, 6)
+    assert is_unreachable(outside, 6)
 
 
 def test_outside_addresses_of_ipv6() -> None:
-    assert not is_nonsense(endpoint("2001:db8::1", 6881), 6)
-    assert not is_nonsense(endpoint("fd00::1", 6881), 6)
+    assert not is_unreachable(endpoint("2001:db8::1", 6881), 6)
+    assert not is_unreachable(endpoint("fd00::1", 6881), 6)
     assert is_private(endpoint("fd00::1", 6881))
     for bad in ("::", "::1", "fe80::1", "ff02::1", "2002:c000:221::1", "64:ff9b::1"):
-        assert is_nonsense(endpoint(bad, 6881), 6), bad
+        assert is_unreachable(endpoint(bad, 6881), 6), bad
 
 
 def test_a_neighbour_is_in_the_gateways_24() -> None:
