@@ -77,9 +77,10 @@ class Offers:
         self._desk.go_up(now, call, leg, call.theirs, automatic=automatic)
 
     def _refuse(self, now: float, link: int, message: Talk, kind: Kind, detail: int) -> Status:
-        speaker = self._desk.speaker
+        speaker, call = self._desk.speaker, self._desk.call
         speaker.say(now, link, kind, message.call, detail=detail)
-        speaker.linger(now, link, dialled=speaker.keep(link))
+        if call is None or link not in call.legs:  # else it is needed, whatever else is offered on it
+            speaker.linger(now, link, dialled=speaker.keep(link))
         return Status.TAKEN
 
     def _again(self, now: float, call: Call, link: int, static: bytes) -> Status:

@@ -135,6 +135,26 @@ def test_offers_on_many_links_are_bounded() -> None:
     assert LANES_MAX > LINGERING_MAX
 
 
+def test_an_offer_on_the_link_of_the_call_that_is_up_does_not_close_it() -> None:
+    world, eve, bob = forger()
+    eve.talk(Kind.OFFER, 9, terms=True)
+    world.run(0.5)
+    bob.do("accept")
+    world.run(0.5)
+    eve.talk(Kind.OFFER, 10, terms=True)
+    world.run(0.5)
+    assert any(message.kind is Kind.BUSY for message in said(eve))
+    for _ in range(15):
+        eve.talk(Kind.CHECK, 9)
+        world.run(1.0)
+    assert bob.state is State.UP
+    assert bob.peers.is_open(bob.link)
+    assert statuses(eve)[-1] == Status.TAKEN
+    eve.talk(Kind.END, 9)
+    world.run(30.0)
+    assert bob.is_clean
+
+
 def test_a_call_taken_to_many_links_keeps_a_few() -> None:
     world, eve, bob = forger()
     eve.talk(Kind.OFFER, 9, terms=True)
