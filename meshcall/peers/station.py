@@ -395,6 +395,9 @@ class Station:
         if relay_id(path) is not None:
             self.counters["lease asked for through a relay"] += 1
             return
+        if is_stream(path) and not connection_of(path):  # whoever opened a connection is the device on it
+            self.counters["lease asked for by a relay on our connection"] += 1
+            return
         self.relay.message(now, event.link, identity, static, _place_of(path), event.data)
 
     # Where this device is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import trio
 
 from meshcall.drivers.interfaces import LocalNetwork, read_networks
 from meshcall.drivers.lan import DATAGRAMS_BURST, DATAGRAMS_PER_SECOND, GROUP_V4, PORT, LanSockets
+from meshcall.drivers.udp import open_udp
 from meshcall.wire.link import PIECE_BYTES_MAX
 from tests.portmap.gateway_home import Home, Program, missing
 
@@ -163,3 +166,29 @@ async def test_without_a_network_nothing_is_sent_and_nothing_breaks() -> None:
         nursery.cancel_scope.cancel()
     assert not lan.counters
     assert lan.joined == 0
+
+
+async def test_without_a_file_to_spare_the_node_goes_on_without_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_files(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    main = open_udp(4, "127.0.0.1")
+    lan = LanSockets([main], lambda source, data: None, read=lambda: ())
+    monkeypatch.setattr(socket, "socket", no_files)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lan.run)
+        nursery.cancel_scope.cancel()
+    assert lan.counters == {"open EMFILE": 1}
+    main.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+async def test_who_writes_to_the_ipv6_port_from_afar_takes_nothing_from_ipv4() -> None:
+    main = [open_udp(4, "127.0.0.1"), open_udp(6, "::1")]
+    lan = LanSockets(main, lambda source, data: None, read=lambda: ())
+    now = trio.current_time()
+    while lan._budgets[6].take(now):
+        pass
+    assert all(lan._budgets[4].take(now) for _ in range(int(DATAGRAMS_BURST)))
+    for one in main:
+        one.close()

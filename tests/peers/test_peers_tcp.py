@@ -11,9 +11,9 @@ from meshcall.identity import Identity
 from meshcall.node import UdpBarred
 from meshcall.path.candidates import Trust
 from meshcall.path.paths import direct as straight
-from meshcall.path.paths import is_tcp, relayed
+from meshcall.path.paths import is_tcp, relayed, stream
 from meshcall.peers import reach
-from meshcall.peers.events import LinkDown, Reached
+from meshcall.peers.events import LeaseMessage, LinkDown, Reached
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import paths_of, tcp_paths_of
 from meshcall.peers.station import RelayPlan
@@ -233,6 +233,20 @@ def test_our_own_connection_makes_no_caller_of_the_relay_at_its_end() -> None:
     world.inject(relay, place, relay_wire.hello(bytes(8)))
     station = world.nodes[relay].people
     assert station.counters["no relay here"] == 3
+
+
+def test_a_relay_gets_no_lease_of_ours_by_the_connection_that_we_opened_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TcpWorld()
+    relay = world.tcp_relay()
+    station = world.nodes[relay].people
+    assert station.relay is not None
+    where, request = endpoint("192.0.2.7", 443), relay_wire.encode_lease_message(relay_wire.LeaseRequest(1, 600))
+    for connection, granted in ((0, 0), (5, 1)):
+        end = bytes([1] * 32), bytes([2] * 32), stream(where, connection)
+        monkeypatch.setattr(station.peers, "end_of", lambda link, end=end: end)
+        station._take(world.now, LeaseMessage(77, request))
+        assert len(station.relay.tables.leases) == granted
+    assert station.counters["lease asked for by a relay on our connection"] == 1
 
 
 def test_the_dht_and_gateways_are_not_spoken_with_by_the_wrong_transport() -> None:
