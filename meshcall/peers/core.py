@@ -212,10 +212,6 @@ class Peers:
         """Of an open link, for its safety words."""
         return self.links.transcript(link) if link in self._peers else None
 
-    def identities_at(self, path: Path) -> list[bytes]:
-        """Who is at the other end of the links that use this path."""
-        return [peer.identity for link, peer in self._peers.items() if self.links.path(link) == path]
-
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
 

@@ -13,7 +13,7 @@ from meshcall.path.candidates import Trust
 from meshcall.path.paths import direct as straight
 from meshcall.path.paths import is_tcp, relayed, stream
 from meshcall.peers import reach
-from meshcall.peers.events import LeaseMessage, LinkDown, Reached
+from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, Reached
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import paths_of, tcp_paths_of
 from meshcall.peers.station import RelayPlan
@@ -247,6 +247,31 @@ def test_a_relay_gets_no_lease_of_ours_by_the_connection_that_we_opened_to_it(mo
         station._take(world.now, LeaseMessage(77, request))
         assert len(station.relay.tables.leases) == granted
     assert station.counters["lease asked for by a relay on our connection"] == 1
+
+
+def test_whom_a_gateway_serves_by_a_list_is_known_without_a_look_at_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message of a stranger asks for it, and strangers may have thousands of links."""
+    world = TcpWorld()
+    member, stranger = bytes([1] * 32), bytes([2] * 32)
+    relay = world.tcp_relay(mode="list", members=frozenset({member}))
+    station = world.nodes[relay].people
+    ways = [stream(endpoint("192.0.2.7", 5000), number) for number in range(4)]
+    places = [tcp_place(endpoint("192.0.2.7", 5000), number) for number in range(4)]
+    ends: dict[int, bytes] = {}
+    monkeypatch.setattr(station.peers, "end_of", lambda link: (ends[link], bytes(32), ways[0]))
+    monkeypatch.setattr(station.peers, "is_open", lambda link: link in ends)
+    for link, identity, way in ((10, member, ways[1]), (11, stranger, ways[2]), (12, member, ways[0])):
+        ends[link] = identity
+        station._take(world.now, LinkUp(link, way, identity, bytes(32), True))
+    assert [station.serves(place) for place in places] == [False, True, False, False]
+    station._take(world.now, Moved(10, ways[3]))
+    assert [station.serves(place) for place in places] == [False, False, False, True]
+    station._take(world.now, Moved(10, straight(endpoint("192.0.2.7", 5000))))
+    assert not any(map(station.serves, places))
+    for link in range(20, 60):
+        ends = {link: member}  # what is closed by us is over without an event
+        station._take(world.now, LinkUp(link, ways[1], member, bytes(32), True))
+        assert len(station._served) == 1
 
 
 def test_the_dht_and_gateways_are_not_spoken_with_by_the_wrong_transport() -> None:
