@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 REACHES_MAX = 64
+DEVICES_MAX = 12
+"""Dialled by one attempt: those of a record, and as many that newer records bring.  Whoever owns the record chooses
+where the packets of a dial go, and may publish as many newer ones as a look-up finds nodes."""
 TCP_AFTER_SECONDS = (0.1, 1.0)
 """After the first, a dial goes to relays over TCP too if nothing at all came over UDP; after the second always."""
 
@@ -139,6 +142,9 @@ class Reaches:
             if entry.static in reach.dials:
                 self._links.add_paths(now, reach.dials[entry.static], paths)
                 self._add_late(now, reach.dials[entry.static], over_tcp)
+                continue
+            if len(reach.dials) >= DEVICES_MAX:
+                reach.reason = "its records name too many devices"
                 continue
             try:
                 link = self._links.dial(now, paths, Callee.of(reach.identity, entry), lan=lan)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
-from meshcall.identity import Identity
+from meshcall.identity import Device, Identity
 from meshcall.node import UdpBarred
 from meshcall.path.candidates import Trust
 from meshcall.path.paths import direct as straight
@@ -312,6 +312,25 @@ def test_a_record_leads_no_packet_to_other_peoples_services_and_no_connection_to
     loopback, other = endpoint("127.0.0.1", 7000), endpoint("10.0.0.2", 7000)
     assert tcp_paths_of(entry, (4,), (loopback, other)) == [there]
     assert tcp_paths_of(entry, (4,), (loopback,)) == [here, there], "where all is on one machine"
+
+
+def test_newer_records_without_end_lead_to_few_dials() -> None:
+    world = TcpWorld()
+    ann, _ = world.planned(RelayPlan())
+    people = world.nodes[ann].people
+    number = people.reach(world.now, Identity.new(world.suite).public)
+    began = len(people.peers.links)
+    for serial in range(1, 40):
+        where = (endpoint(f"203.0.113.{serial}", 7000),)
+        entry = DeviceEntry(serial, Device.new(world.suite).public, 0, bytes(64), direct_v4=where)
+        people.peers.found(world.now, number, [entry])
+        again = DeviceEntry(serial, entry.static, 0, bytes(64), direct_v4=(endpoint("203.0.113.200", 7000 + serial),))
+        people.peers.found(world.now, number, [again])
+    dials = people.peers.links._dials
+    assert len(dials) - began == reach.DEVICES_MAX
+    world.nodes[ann].outbox.clear()
+    people.carry(world.now)
+    assert len(world.nodes[ann].outbox) <= 2 * 2 * reach.DEVICES_MAX, "two pieces, two addresses each"
 
 
 def test_what_a_reach_knows_of_this_machine_are_its_own_addresses() -> None:
