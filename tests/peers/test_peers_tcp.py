@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
+from meshcall.dht.items import signing_buffer
 from meshcall.identity import Device, Identity
 from meshcall.node import UdpBarred
 from meshcall.path.candidates import Trust
@@ -18,8 +21,8 @@ from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import paths_of, tcp_paths_of
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordConfirmed
-from meshcall.relay.discovery import tcp_places
-from meshcall.relay.places import connection_of_place, tcp_place
+from meshcall.relay.discovery import info_hash, tcp_places
+from meshcall.relay.places import connection_of_place, is_tcp_place, tcp_place
 from meshcall.wire import detour as detour_wire
 from meshcall.wire import relay as relay_wire
 from meshcall.wire.record import DeviceEntry, RelayLease
@@ -379,3 +382,39 @@ def test_any_bytes_by_any_connection_are_taken_or_counted(
     assert core is not None
     assert all(lease.place is None or connection_of_place(lease.place) for lease in core.tables.leases.values())
     assert len(settled.nodes[relay].carrier.gateway) <= 96
+
+
+def test_well_formed_questions_of_all_kinds_lead_a_gateway_to_nodes_of_the_dht_only(settled: TcpWorld) -> None:
+    """Keys, values, sequence numbers and connections of a stranger's choice: none of them says where a packet goes."""
+    rng = Random(7)
+    relay = len(settled.nodes) - 2
+    node, owner = settled.nodes[relay], Identity.new(settled.suite)
+    long, deep = b"i" + b"9" * 900 + b"e", b"l" * 499 + b"e" * 499
+    values = [b"i1e", long, deep, b"d1:a1:b1:a1:ce", b"le", b"x", b"995:" + bytes(995)]
+    sent: set[Endpoint] = set()
+    for number in range(150):
+        place = tcp_place(endpoint(f"198.51.{rng.randrange(20)}.{rng.randrange(256)}", 5000), 1 + number % 5)
+        seq, value = rng.choice((0, 1, 2**63 - 1)), rng.choice(values)
+        signature = settled.suite.sign(owner.key, signing_buffer(b"", seq, value)) if number % 3 else rng.randbytes(64)
+        ask: detour_wire.Ask = rng.choice(
+            (
+                detour_wire.AskItem(rng.choice((owner.public, bytes(32), rng.randbytes(32)))),
+                detour_wire.AskStore(owner.public, seq, value, signature, rng.choice((None, 0, seq))),
+                detour_wire.AskPeers(info_hash(number % 16)),
+                detour_wire.AskPeers(rng.randbytes(20)),
+                detour_wire.Knock(),
+            )
+        )
+        node.receive_tcp(settled.now, place, detour_wire.encode(rng.choice((0, 1, number)), ask))
+        if rng.random() < 0.3:
+            node.tcp_gone(settled.now, place)
+        sent |= {way for way, _ in node.outbox if not is_tcp_place(way)}
+        settled.drain(relay)
+        settled.run(0.05)
+        assert len(node.carrier.gateway) <= 96
+    assert sent, "it did ask the DHT"
+    assert sent <= set(settled.where)
+    assert any("refused" in word for word in node.carrier.gateway.counters)
+    settled.run(40.0)
+    assert len(node.carrier.gateway) == 0
+    assert not node.carrier._for_others
