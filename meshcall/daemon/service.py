@@ -73,12 +73,16 @@ class PingArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     relayed: bool = False
 
 
+WavPath = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4096)]
+"""An absolute path: the node has a working directory of its own."""
+
+
 class CallArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Of the op "call".  Files are absolute paths, in the place of the configured devices."""
 
     address: str
-    microphone: str | None = None
-    speaker: str | None = None
+    microphone: WavPath | None = None
+    speaker: WavPath | None = None
     relayed: bool = False
     talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
@@ -86,8 +90,8 @@ class CallArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class AnswerArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Of the op "answer"."""
 
-    microphone: str | None = None
-    speaker: str | None = None
+    microphone: WavPath | None = None
+    speaker: WavPath | None = None
     wait: bool = False
     talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
