@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -16,7 +15,7 @@ from meshcall.drivers.interfaces import LocalNetwork, read_networks
 from meshcall.drivers.lan import DATAGRAMS_BURST, DATAGRAMS_PER_SECOND, GROUP_V4, PORT, LanSockets
 from meshcall.drivers.udp import open_udp
 from meshcall.wire.link import PIECE_BYTES_MAX
-from tests.portmap.gateway_home import Home, Program, missing
+from tests.natlab.home import Home, Program
 
 ALICE, BOB = "192.168.77.1", "192.168.77.2"
 SPOOF = """
@@ -31,20 +30,8 @@ raw.sendto(head + udp, ("{group}", 0))
 """
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    if lacks := missing():
-        pytest.skip(f"a local network in namespaces {lacks}")
-    made = Home.__new__(Home)
-    try:
-        made.__init__()  # type: ignore[misc]
-        yield made
-    finally:
-        made.close()
-
-
 def start(home: Home, space: str, port: int, *families: str) -> Program:
-    program = home._start(space, "tests.drivers.lan_host", str(port), *(families or ("4",)))
+    program = home.start(space, "tests.drivers.lan_host", str(port), *(families or ("4",)))
     assert program.line() == "ready"
     return program
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from random import Random
 from typing import cast
@@ -24,7 +23,7 @@ from meshcall.handshake.budget import Budget
 from meshcall.portmap.grant import Gateway
 from meshcall.portmap.http import RESPONSE_BYTES_MAX
 from meshcall.portmap.mapper import Mapper
-from tests.portmap.gateway_home import Home, missing
+from tests.natlab.home import Home
 
 ROUTES_V4 = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
 wlan0 00000000 {far} 0003 0 0 600 00000000 0 0 0
@@ -190,18 +189,6 @@ async def test_fetch_from_nobody_or_from_one_who_says_nothing() -> None:
         assert await fetch(where, b"GET") == "http empty"
     with trio.fail_after(2):
         assert await fetch(where, b"GET") == "http no connection"
-
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    if lacks := missing():
-        pytest.skip(f"a gateway in a namespace {lacks}")
-    made = Home.__new__(Home)
-    try:
-        made.__init__()  # type: ignore[misc]
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("protocol", ["pcp", "nat-pmp", "upnp"])
