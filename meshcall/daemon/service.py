@@ -140,7 +140,7 @@ class Service:
                 "stop": Op(NoArgs, self._stop_op),
             },
             {"version": __version__, "pid": os.getpid()},
-            self._on_fault,
+            self.live.on_fault,
         )
 
     async def run(self, greet: Callable[[LiveNode], None] | None = None) -> None:
@@ -325,6 +325,3 @@ class Service:
     async def _stop_soon(self) -> None:
         await trio.sleep(0.05)  # the answer goes out first
         self._stop.set()
-
-    def _on_fault(self, fault: Exception) -> None:
-        _log.error("a defect in meshcall; the node goes on", exc_info=fault)

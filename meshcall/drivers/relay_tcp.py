@@ -51,7 +51,7 @@ READ_BYTES = 16_384
 BACKLOG = 64
 """Connections that the system keeps until we take them."""
 SOCKET_BUFFER_BYTES = 64_000
-"""Asked of the system for sending: what waits there is late too."""
+"""Asked of the system each way: what waits there is late too, and for strangers its memory is not ours to give."""
 PATHS_MAX = 32
 """Connections to relays that a holder or caller keeps..."""
 SPARE_SECONDS = 5.0
@@ -171,6 +171,7 @@ def _prepare(stream: trio.SocketStream) -> None:
     with contextlib.suppress(OSError):  # closed already, which the first read will tell
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
 
 
 def _close_unused(now: float, connections: dict[Place, Connection], seconds: float, counters: Counter[str]) -> bool:
