@@ -19,7 +19,7 @@ import trio
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
 from meshcall.endpoints import may_use_port
 from meshcall.errors import UsageError
-from meshcall.handshake.budget import Budget
+from meshcall.handshake.budget import SourceBudgets
 from meshcall.relay.places import Place, endpoint_of_place, tcp_place
 
 LENGTH_BYTES = 2
@@ -34,6 +34,9 @@ RECORDS_PER_SECOND = 1000.0
 costs us as much as a long one, and its sender next to nothing.  A lease may forward 800 a second."""
 RECORDS_BURST = 250.0
 READ_PAUSE_SECONDS = 0.02
+CONNECTS_PER_SECOND = 2.0
+CONNECTS_BURST = 48.0
+"""New connections of one address: each that comes and goes costs a look through all flows."""
 UNUSED_SECONDS = 30.0
 """A full relay closes a connection that was not used for so long for a new one; holders check more often."""
 ROOM_MAX = 8
@@ -68,11 +71,13 @@ Gone = Callable[[float, Place], None]
 class Connection:
     """One TCP connection as a way for datagrams; `send` never waits."""
 
-    def __init__(self, stream: trio.SocketStream, place: Place, counters: Counter[str], budget: Budget) -> None:
-        """`budget`: how many datagrams are read of it, alone or together with others."""
+    def __init__(
+        self, stream: trio.SocketStream, place: Place, counters: Counter[str], budgets: SourceBudgets, source: bytes
+    ) -> None:
+        """`budgets`: how many datagrams are read of a source, by all its connections, former ones included."""
         self.place = place
         self._stream = stream
-        self._budget = budget
+        self._budgets, self._source = budgets, source
         self._counters = counters
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -143,7 +148,7 @@ class Connection:
                 end = at + LENGTH_BYTES + size
                 if len(rest) < end:
                     break
-                while not self._budget.take(now):
+                while not self._budgets.take(now, self._source):
                     self._counters["tcp read slower"] += 1
                     await trio.sleep(READ_PAUSE_SECONDS)
                     now = trio.current_time()
@@ -245,8 +250,8 @@ class TcpRelay:
         self._gone = gone
         self._connections: dict[Place, Connection] = {}
         self._by_owner: Counter[bytes] = Counter()
-        self._budgets: dict[bytes, Budget] = {}
-        """Of the addresses that have connections."""
+        self._connects = SourceBudgets(CONNECTS_PER_SECOND, CONNECTS_BURST)
+        self._budgets = SourceBudgets(RECORDS_PER_SECOND, RECORDS_BURST)
         self._number = 0
 
     def __len__(self) -> int:
@@ -295,6 +300,10 @@ class TcpRelay:
         now = trio.current_time()
         owners = _owners(where)
         is_full = len(self._connections) >= CONNECTIONS_MAX
+        if not self._connects.take(now, next(iter(owners))):
+            self.counters["tcp refused: too often"] += 1
+            await trio.aclose_forcefully(stream)
+            return
         if (
             any(self._by_owner.get(owner, 0) >= most for owner, most in owners.items())
             or len(self._connections) >= CONNECTIONS_MAX + ROOM_MAX
@@ -307,8 +316,7 @@ class TcpRelay:
         place = tcp_place(where, self._number)
         _prepare(stream)
         host = next(iter(owners))
-        budget = self._budgets.setdefault(host, Budget(now, RECORDS_PER_SECOND, RECORDS_BURST))
-        connection = self._connections[place] = Connection(stream, place, self.counters, budget)
+        connection = self._connections[place] = Connection(stream, place, self.counters, self._budgets, host)
         self._by_owner.update(owners.keys())
         self.counters["tcp accepted"] += 1
         try:
@@ -319,7 +327,6 @@ class TcpRelay:
                 self._by_owner[owner] -= 1
                 if not self._by_owner[owner]:
                     del self._by_owner[owner]
-                    self._budgets.pop(owner, None)
             self._gone(trio.current_time(), place)
 
 
@@ -337,6 +344,7 @@ class TcpPaths:
         self._hosts = hosts or {}
         self._connections: dict[Place, Connection] = {}
         self._opening: dict[Place, list[bytes]] = {}
+        self._budgets = SourceBudgets(RECORDS_PER_SECOND, RECORDS_BURST)
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
@@ -404,8 +412,7 @@ class TcpPaths:
             return
         _prepare(stream)
         now = trio.current_time()
-        budget = Budget(now, RECORDS_PER_SECOND, RECORDS_BURST)
-        connection = self._connections[place] = Connection(stream, place, self.counters, budget)
+        connection = self._connections[place] = Connection(stream, place, self.counters, self._budgets, place)
         for data in waiting:
             connection.send(now, data)
         try:
