@@ -16,8 +16,8 @@ import msgspec
 
 from meshcall.address import parse as parse_address
 from meshcall.core import parse_endpoint
+from meshcall.endpoints import may_use_port
 from meshcall.errors import AddressError, ConfigError, UsageError
-from meshcall.relay.places import is_tcp_port
 from meshcall.wire.record import LEASES_MAX
 
 FILE_BYTES_MAX = 1 << 20
@@ -340,7 +340,7 @@ def check(config: Config, source: str) -> Config:
     demand(0 <= config.relay.leases <= LEASES_MAX, "[relay] leases", f"must be 0 to {LEASES_MAX}")
     tcp_port = config.relay.tcp_port
     demand(
-        isinstance(tcp_port, str) or (tcp_port <= 65535 and is_tcp_port(tcp_port)),
+        isinstance(tcp_port, str) or (tcp_port <= 65535 and may_use_port(tcp_port)),
         "[relay] tcp_port",
         'must be 443, 1024 to 65535, "auto" or "off"',
     )

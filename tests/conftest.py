@@ -17,6 +17,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.natlab.home import Home
+from tests.natlab.lab import missing
+
 os.environ["MESHCALL_OFFLINE"] = "1"
 
 # How long an example takes says more about what else runs on the machine than about the code.
@@ -78,6 +81,15 @@ def _is_numeric(host: str) -> bool:
 
 
 sys.addaudithook(_watch)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """A gateway and a host behind it in network namespaces, or a clear word why there are none."""
+    if lacks := missing(routers=False):
+        pytest.skip(f"a home in network namespaces {lacks}")
+    with Home() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.calls.desk import fits
 from meshcall.calls.events import CallIncoming, CallRequested, Ending
+from meshcall.calls.policy import Standing
 from meshcall.calls.state import CHECK_SECONDS, LEGS_MAX, OFFER_SECONDS, RING_HERE_SECONDS, Call, Leg, State
 from meshcall.calls.strangers import Strangers
 from meshcall.handshake.budget import SourceBudgets
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 RINGS_PER_SECOND: Final = 0.2
 RINGS_BURST: Final = 5.0
-"""Calls of one identity that ring; beyond it this device is busy to them."""
+"""Calls of one identity that ring; beyond it this device is busy to them.
+
+Strangers, where they ring at all, count as one: fresh keys cost nothing.
+"""
+_STRANGERS: Final = b""
 
 
 class Offers:
@@ -46,7 +51,8 @@ class Offers:
         anew = call is not None and call.static == static and call.on_wire != message.call
         if call is not None and not (anew and not self._is_alive(now, call)):
             return self._refuse(now, link, message, Kind.BUSY, 0)
-        if not self._rings.take(now, identity):
+        standing = desk.policy.standing(desk.own, identity)
+        if not self._rings.take(now, identity if standing is Standing.CONTACT else _STRANGERS):
             return self._refuse(now, link, message, Kind.BUSY, 0)
         if call is not None:  # the same device calls anew, so it has lost this call
             desk.end(now, call, Ending.GONE_THERE if call.state is State.UP else Ending.CALLER_GONE)
@@ -55,7 +61,6 @@ class Offers:
         desk.add_leg(now, call, link, static, dialled=False)
         desk.lines.trust(now, link, desk.policy.trust(desk.own, identity, accepted=False))
         desk.say(now, call, link, Kind.RINGING)
-        standing = desk.policy.standing(desk.own, identity)
         desk.events.append(CallIncoming(call.number, now, identity, standing, link, path, message.terms))
         if desk.policy.answers(desk.own, identity):
             self.accept(now, call, automatic=True)
@@ -77,9 +82,10 @@ class Offers:
         self._desk.go_up(now, call, leg, call.theirs, automatic=automatic)
 
     def _refuse(self, now: float, link: int, message: Talk, kind: Kind, detail: int) -> Status:
-        speaker = self._desk.speaker
+        speaker, call = self._desk.speaker, self._desk.call
         speaker.say(now, link, kind, message.call, detail=detail)
-        speaker.linger(now, link, dialled=speaker.keep(link))
+        if call is None or link not in call.legs:  # else it is needed, whatever else is offered on it
+            speaker.linger(now, link, dialled=speaker.keep(link))
         return Status.TAKEN
 
     def _again(self, now: float, call: Call, link: int, static: bytes) -> Status:

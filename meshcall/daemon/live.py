@@ -33,6 +33,7 @@ from meshcall.drivers.interfaces import Addresses, local_endpoints, read_address
 from meshcall.drivers.lan import LanSockets
 from meshcall.drivers.tcp_ways import TcpWays, ports_to_try
 from meshcall.drivers.udp import Driven, NodeDriver, PortInUseError, local_endpoint, open_udp_pair
+from meshcall.handshake.budget import Budget
 from meshcall.identity import read_address
 from meshcall.logs import log
 from meshcall.node import LookupEvent, Node, UdpBarred
@@ -67,6 +68,9 @@ JOIN_WAIT_SECONDS_MAX = 6.0
 """How long a look-up waits for a node that has not found the network yet."""
 SAVED_FIRST = 4
 """So many of the saved nodes are asked at once; the others serve when there is a table."""
+FAULTS_PER_SECOND = 0.1
+FAULTS_BURST = 20.0
+"""Defects of ours that are written down; all are counted."""
 
 _log = logging.getLogger("meshcall.node")
 
@@ -114,6 +118,7 @@ class LiveNode:
         self._suite = suite
         self._started_looking = trio.Event()
         self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._faults = Budget(trio.current_time(), FAULTS_PER_SECOND, FAULTS_BURST)
         self._uses_lan = config.network.lan and start_points.may_use_lan() and not read_only
         self._driver = NodeDriver(self.on_fault)
         sockets = self._open_sockets(0 if read_only else saved.port)
@@ -395,7 +400,7 @@ class LiveNode:
             log(_log, logging.INFO, "UDP is used again")
 
     def _on_extra(self, key: SocketKey, source: Endpoint, data: bytes) -> None:
-        with self.driven.turn() as now:
+        with self._driver.guard(), self.driven.turn() as now:
             self.node.people.receive_extra(now, key, source, data)
 
     def _on_lan(self, source: Endpoint, data: bytes) -> None:
@@ -411,8 +416,12 @@ class LiveNode:
             self.node.tcp_gone(now, place)
 
     def on_fault(self, fault: Exception) -> None:
-        """Write down what should never have been raised; to be called while it is being handled."""
-        _log.error("a defect in meshcall; the node goes on", exc_info=fault)
+        """Write down what should never have been raised; to be called while it is being handled.
+
+        Not each time: a packet that leads to it may come again and again, and the log is somebody's disk.
+        """
+        if self._faults.take(trio.current_time()):
+            _log.error("a defect in meshcall; the node goes on", exc_info=fault)
 
     async def _tell_time(self) -> None:
         while True:

@@ -73,12 +73,16 @@ class PingArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     relayed: bool = False
 
 
+WavPath = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4096)]
+"""An absolute path: the node has a working directory of its own."""
+
+
 class CallArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Of the op "call".  Files are absolute paths, in the place of the configured devices."""
 
     address: str
-    microphone: str | None = None
-    speaker: str | None = None
+    microphone: WavPath | None = None
+    speaker: WavPath | None = None
     relayed: bool = False
     talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
@@ -86,8 +90,8 @@ class CallArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class AnswerArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Of the op "answer"."""
 
-    microphone: str | None = None
-    speaker: str | None = None
+    microphone: WavPath | None = None
+    speaker: WavPath | None = None
     wait: bool = False
     talk_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
@@ -136,7 +140,7 @@ class Service:
                 "stop": Op(NoArgs, self._stop_op),
             },
             {"version": __version__, "pid": os.getpid()},
-            self._on_fault,
+            self.live.on_fault,
         )
 
     async def run(self, greet: Callable[[LiveNode], None] | None = None) -> None:
@@ -321,6 +325,3 @@ class Service:
     async def _stop_soon(self) -> None:
         await trio.sleep(0.05)  # the answer goes out first
         self._stop.set()
-
-    def _on_fault(self, fault: Exception) -> None:
-        _log.error("a defect in meshcall; the node goes on", exc_info=fault)

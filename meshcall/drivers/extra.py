@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SOCKETS_MAX = 600
 """Open at once: two links that probe, and the kept sockets of many."""
 RECEIVE_BUFFER_BYTES = 32 * 1024
+DATAGRAMS_PER_TURN = 32
 _TTL = struct.pack("i", LOW_TTL_HOPS)
 
 Deliver = Callable[[SocketKey, Endpoint, bytes], None]
@@ -116,9 +117,12 @@ class ExtraSockets:
         while self._sockets.get(key) is one:
             try:
                 await trio.lowlevel.wait_readable(one)
-                while True:
+                for _ in range(DATAGRAMS_PER_TURN):  # a flood must not keep the other tasks waiting
                     data, source = one.recvfrom(DATAGRAM_BYTES_MAX)
                     self.counters["received"] += 1
+                    if not source[1]:  # who has no port has no way back, and is no endpoint
+                        self.counters["received from port 0"] += 1
+                        continue
                     self._deliver(key, endpoint(source[0], source[1]), data)
             except BlockingIOError:
                 continue

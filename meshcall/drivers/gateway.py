@@ -21,10 +21,11 @@ from typing import Final, TypeVar
 import trio
 
 from meshcall.core import Endpoint, endpoint, host_of, port_of
+from meshcall.handshake.budget import Budget
+from meshcall.portmap.asking import ANNOUNCE_PORT, SERVER_PORT
 from meshcall.portmap.grant import Gateway, Request
 from meshcall.portmap.http import RESPONSE_BYTES_MAX, is_whole
 from meshcall.portmap.mapper import DELETE_SECONDS, Event, Mapped, Mapper
-from meshcall.portmap.pcp import ANNOUNCE_PORT, SERVER_PORT
 
 OFFLINE_VARIABLE: Final = "MESHCALL_OFFLINE"
 LOOK_EVERY_SECONDS: Final = 15.0
@@ -35,6 +36,10 @@ HTTP_CONNECT_SECONDS: Final = 3.0
 HTTP_SECONDS: Final = 8.0
 """From connecting to the last byte."""
 READ_BYTES: Final = 4_096
+READ_PAUSE_SECONDS: Final = 0.01
+"""Between two looks at a response that is not whole: one that drips is not looked at for every drop."""
+DATAGRAMS_PER_SECOND: Final = 200.0
+"""Read of each socket; a flood on the local network beyond it stays in the system's buffer, and is dropped there."""
 EVENTS_MAX: Final = 64
 NO_GATEWAY: Final = "no gateway"
 ERROR_PAUSE_SECONDS: Final = 0.1
@@ -267,8 +272,8 @@ class _Family:
                 self._scopes.clear()
 
     def _start_readers(self) -> None:
-        for one in self._sockets.values():
-            self._start(self._read, one)
+        for name, one in self._sockets.items():
+            self._start(self._read, (name, one))
 
     def _start(self, work: Callable[[T], Awaitable[None]], what: T) -> None:
         """Run a task that ends when the gateway changes."""
@@ -309,9 +314,12 @@ class _Family:
         self.mapper.events.clear()
 
     def _note(self, problem: OSError) -> None:
-        self.mapper.counters[f"socket {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
+        self._count("socket", problem)
         if problem.errno == errno.ECONNREFUSED:
             self.mapper.refused(trio.current_time())
+
+    def _count(self, what: str, problem: OSError) -> None:
+        self.mapper.counters[f"{what} {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
 
     def _open(self, route: Route) -> None:
         gateway, interface = route
@@ -323,7 +331,11 @@ class _Family:
         for name in ("pcp", "ssdp", "announce"):
             if name != "pcp" and self._family == 6:
                 continue
-            one = socket.socket(_AF[self._family], socket.SOCK_DGRAM)
+            try:
+                one = socket.socket(_AF[self._family], socket.SOCK_DGRAM)
+            except OSError as problem:  # no more files, mostly
+                self._count(name, problem)
+                continue
             try:
                 one.setblocking(False)
                 if name == "pcp":
@@ -340,7 +352,7 @@ class _Family:
                     one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
             except OSError as problem:
                 one.close()
-                self.mapper.counters[f"{name} {errno.errorcode.get(problem.errno or 0, 'error')}"] += 1
+                self._count(name, problem)
                 continue
             self._sockets[name] = one
         self._start_readers()
@@ -351,19 +363,24 @@ class _Family:
             one.close()
         self._sockets.clear()
 
-    async def _read(self, one: socket.socket) -> None:
+    async def _read(self, named: tuple[str, socket.socket]) -> None:
+        name, one = named
+        budget = Budget(trio.current_time(), DATAGRAMS_PER_SECOND, DATAGRAMS_PER_SECOND)
         while True:
             try:
                 await trio.lowlevel.wait_readable(one)
             except (trio.ClosedResourceError, OSError):
                 return
-            if not self._take_datagrams(one):
+            if not self._take_datagrams(name, one, budget):
                 await trio.sleep(ERROR_PAUSE_SECONDS)
             self._kick.set()
 
-    def _take_datagrams(self, one: socket.socket) -> bool:
-        """False where the socket reported an error."""
+    def _take_datagrams(self, name: str, one: socket.socket, budget: Budget) -> bool:
+        """False where the socket reported an error, or brings too much."""
         for _ in range(DATAGRAMS_PER_TURN):
+            if not budget.take(trio.current_time()):
+                self.mapper.counters["flood"] += 1
+                return False
             try:
                 data, address = one.recvfrom(DATAGRAM_BYTES_MAX)
             except BlockingIOError:
@@ -371,7 +388,14 @@ class _Family:
             except OSError as problem:
                 self._note(problem)
                 return False
-            self.mapper.receive(trio.current_time(), endpoint(address[0], address[1] or 1), data)
+            now, source = trio.current_time(), endpoint(address[0], address[1] or 1)
+            if name == "announce":
+                self.mapper.announced(now, source, data)
+            elif name == "ssdp" and port_of(source) == SERVER_PORT:
+                # the search has told all neighbours of this socket's port; the other one's is secret
+                self.mapper.counters["wrong source"] += 1
+            else:
+                self.mapper.receive(now, source, data)
         return True
 
     async def _fetch(self, request: Request) -> None:
@@ -386,6 +410,17 @@ class _Family:
         self._kick.set()
 
 
+async def _connect(to: Endpoint) -> trio.SocketStream:
+    """Raises OSError."""
+    one = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        await one.connect((host_of(to), port_of(to)))
+    except BaseException:
+        one.close()
+        raise
+    return trio.SocketStream(one)
+
+
 async def fetch(
     to: Endpoint, data: bytes, *, seconds: float = HTTP_SECONDS, connect_seconds: float = HTTP_CONNECT_SECONDS
 ) -> bytes | str:
@@ -393,16 +428,8 @@ async def fetch(
     got = bytearray()
     with trio.move_on_after(seconds):
         stream: trio.SocketStream | None = None
-        with trio.move_on_after(connect_seconds):
-            one = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            try:
-                await one.connect((host_of(to), port_of(to)))
-                stream = trio.SocketStream(one)
-            except OSError:
-                return "http no connection"
-            finally:
-                if stream is None:
-                    one.close()
+        with trio.move_on_after(connect_seconds), contextlib.suppress(OSError):
+            stream = await _connect(to)
         if stream is None:
             return "http no connection"
         try:
@@ -413,6 +440,7 @@ async def fetch(
                     return "http too long"
                 if is_whole(got):
                     break
+                await trio.sleep(READ_PAUSE_SECONDS)
         except trio.BrokenResourceError:
             return "http broken"
         finally:

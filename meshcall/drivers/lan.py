@@ -29,7 +29,10 @@ GROUP_V6 = "ff02::6d65:7368:6361:6c6c"
 PORT = 28003
 HOPS = 1
 DATAGRAMS_PER_SECOND = 300.0
-"""Read from the group, in all; a flood beyond it stays in the system's buffer, and is dropped there."""
+"""Read from the group of each family; a flood beyond it stays in the system's buffer, and is dropped there.
+
+Of each family, as the IPv6 socket hears what is sent to its port alone, too, from wherever: see `_open`.
+"""
 DATAGRAMS_BURST = 300.0
 DATAGRAMS_PER_TURN = 32
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -67,7 +70,8 @@ class LanSockets:
         self._sockets: dict[int, socket.socket] = {}
         self._joined: dict[int, dict[int, bytes]] = {4: {}, 6: {}}
         """By family: interface, and our address there."""
-        self._budget = Budget(trio.current_time(), DATAGRAMS_PER_SECOND, DATAGRAMS_BURST)
+        now = trio.current_time()
+        self._budgets = {family: Budget(now, DATAGRAMS_PER_SECOND, DATAGRAMS_BURST) for family in self._main}
         self._changed = trio.Event()
 
     @property
@@ -125,7 +129,11 @@ class LanSockets:
 
     def _open(self, family: int) -> None:
         main = self._main[family]
-        one = socket.socket(_AF[family], socket.SOCK_DGRAM)
+        try:
+            one = socket.socket(_AF[family], socket.SOCK_DGRAM)
+        except OSError as problem:  # no more files, mostly
+            self._count("open", problem)
+            return
         try:
             one.setblocking(False)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -181,7 +189,7 @@ class LanSockets:
         while True:
             await trio.lowlevel.wait_readable(one)
             for _ in range(DATAGRAMS_PER_TURN):
-                if not self._budget.take(trio.current_time()):
+                if not self._budgets[family].take(trio.current_time()):
                     self.counters["flood"] += 1
                     await trio.sleep(FLOOD_PAUSE_SECONDS)
                     break

@@ -34,6 +34,8 @@ LOOK_BATCHES_MAX = 32
 """Taken from one socket before the other has its turn."""
 OTHERS_MAX = 2048
 """Datagrams kept for the core; more are counted and dropped."""
+HAND_OVER_MAX = 256
+"""Given to the core before the other tasks have their turn."""
 FAULT_PAUSE_SECONDS = 0.05
 """A fault that stays must not spin."""
 SWITCH_SECONDS = 0.001
@@ -100,7 +102,7 @@ class HotPath:
         """What was counted, over all sockets."""
         total = Counter(self.counters)
         for batch in self._batches:
-            total.update(batch.counters)
+            total.update(dict(batch.counters))  # at once: the relay's thread may count a new word meanwhile
         return total
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -122,7 +124,7 @@ class HotPath:
             os.close(wake_read)
             os.close(wake_write)
             sys.setswitchinterval(switched)
-            self._hand_over()
+            self._hand_over(OTHERS_MAX)
             self._core.tables.track_changes = False
             self._core.tables.changes.clear()
 
@@ -176,9 +178,9 @@ class HotPath:
 
     # In trio's thread
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, most: int = HAND_OVER_MAX) -> None:
         now = time.perf_counter() + self._offset
-        for _ in range(len(self._others)):  # what comes meanwhile waits for the other tasks' turn
+        for _ in range(min(len(self._others), most)):  # what comes meanwhile waits for the other tasks' turn
             source, data = self._others.popleft()
             self._deliver(now, source, data)
         self._settle(now)

@@ -17,6 +17,9 @@ from typing import Any
 import trio
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, endpoint, host_of, port_of
+from meshcall.endpoints import may_use_port
+from meshcall.errors import UsageError
+from meshcall.handshake.budget import SourceBudgets
 from meshcall.relay.places import Place, endpoint_of_place, tcp_place
 
 LENGTH_BYTES = 2
@@ -24,6 +27,16 @@ DATAGRAM_BYTES_MAX = 1500
 """A longer one ends the connection."""
 CONNECTIONS_MAX = 256
 CONNECTIONS_PER_ADDRESS_MAX = 16
+CONNECTIONS_PER_SUBNET_MAX = 64
+"""From a /24 of IPv4 or a /48 of IPv6: one customer has many addresses, and shall not have them all."""
+RECORDS_PER_SECOND = 1000.0
+"""Read of one address, or of one relay that we connect to; more waits in the connection.  A datagram of one byte
+costs us as much as a long one, and its sender next to nothing.  A lease may forward 800 a second."""
+RECORDS_BURST = 250.0
+READ_PAUSE_SECONDS = 0.02
+CONNECTS_PER_SECOND = 2.0
+CONNECTS_BURST = 48.0
+"""New connections of one address: each that comes and goes costs a look through all flows."""
 UNUSED_SECONDS = 30.0
 """A full relay closes a connection that was not used for so long for a new one; holders check more often."""
 ROOM_MAX = 8
@@ -41,7 +54,7 @@ READ_BYTES = 16_384
 BACKLOG = 64
 """Connections that the system keeps until we take them."""
 SOCKET_BUFFER_BYTES = 64_000
-"""Asked of the system for sending: what waits there is late too."""
+"""Asked of the system each way: what waits there is late too, and for strangers its memory is not ours to give."""
 PATHS_MAX = 32
 """Connections to relays that a holder or caller keeps..."""
 SPARE_SECONDS = 5.0
@@ -58,9 +71,13 @@ Gone = Callable[[float, Place], None]
 class Connection:
     """One TCP connection as a way for datagrams; `send` never waits."""
 
-    def __init__(self, stream: trio.SocketStream, place: Place, counters: Counter[str]) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, place: Place, counters: Counter[str], budgets: SourceBudgets, source: bytes
+    ) -> None:
+        """`budgets`: how many datagrams are read of a source, by all its connections, former ones included."""
         self.place = place
         self._stream = stream
+        self._budgets, self._source = budgets, source
         self._counters = counters
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -131,6 +148,10 @@ class Connection:
                 end = at + LENGTH_BYTES + size
                 if len(rest) < end:
                     break
+                while not self._budgets.take(now, self._source):
+                    self._counters["tcp read slower"] += 1
+                    await trio.sleep(READ_PAUSE_SECONDS)
+                    now = trio.current_time()
                 deliver(now, self.place, bytes(rest[at + LENGTH_BYTES : end]))
                 at = end
                 self.used = now
@@ -155,6 +176,7 @@ def _prepare(stream: trio.SocketStream) -> None:
     with contextlib.suppress(OSError):  # closed already, which the first read will tell
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
 
 
 def _close_unused(now: float, connections: dict[Place, Connection], seconds: float, counters: Counter[str]) -> bool:
@@ -213,9 +235,10 @@ def listen(
     return [], 0, reason
 
 
-def _source(where: Endpoint) -> bytes:
-    """What connections are counted by: an IPv4 address, a /64 of IPv6."""
-    return where[:4] if len(where) == ENDPOINT_V4_BYTES else where[:8]
+def _owners(where: Endpoint) -> dict[bytes, int]:
+    """What connections are counted by, and how many each may have: an address (of IPv6 a /64), and its subnet."""
+    host, subnet = (where[:4], where[:3]) if len(where) == ENDPOINT_V4_BYTES else (where[:8], where[:6])
+    return {host: CONNECTIONS_PER_ADDRESS_MAX, subnet: CONNECTIONS_PER_SUBNET_MAX}
 
 
 class TcpRelay:
@@ -226,7 +249,9 @@ class TcpRelay:
         self._deliver = deliver
         self._gone = gone
         self._connections: dict[Place, Connection] = {}
-        self._by_host: Counter[bytes] = Counter()
+        self._by_owner: Counter[bytes] = Counter()
+        self._connects = SourceBudgets(CONNECTS_PER_SECOND, CONNECTS_BURST)
+        self._budgets = SourceBudgets(RECORDS_PER_SECOND, RECORDS_BURST)
         self._number = 0
 
     def __len__(self) -> int:
@@ -268,14 +293,19 @@ class TcpRelay:
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
             where = _endpoint_of(stream.socket.getpeername())
-        except OSError:
+        except (OSError, UsageError):  # gone already, or from port 0, which some systems let through
+            self.counters["tcp refused: no address"] += 1
             await trio.aclose_forcefully(stream)
             return
-        host = _source(where)
         now = trio.current_time()
+        owners = _owners(where)
         is_full = len(self._connections) >= CONNECTIONS_MAX
+        if not self._connects.take(now, next(iter(owners))):
+            self.counters["tcp refused: too often"] += 1
+            await trio.aclose_forcefully(stream)
+            return
         if (
-            self._by_host.get(host, 0) >= CONNECTIONS_PER_ADDRESS_MAX
+            any(self._by_owner.get(owner, 0) >= most for owner, most in owners.items())
             or len(self._connections) >= CONNECTIONS_MAX + ROOM_MAX
             or (is_full and not _close_unused(now, self._connections, UNUSED_SECONDS, self.counters))
         ):
@@ -285,16 +315,18 @@ class TcpRelay:
         self._number = (self._number + 1) % 2**32 or 1
         place = tcp_place(where, self._number)
         _prepare(stream)
-        connection = self._connections[place] = Connection(stream, place, self.counters)
-        self._by_host[host] += 1
+        host = next(iter(owners))
+        connection = self._connections[place] = Connection(stream, place, self.counters, self._budgets, host)
+        self._by_owner.update(owners.keys())
         self.counters["tcp accepted"] += 1
         try:
             await connection.run(self._deliver)
         finally:
             del self._connections[place]
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]
+            for owner in owners:
+                self._by_owner[owner] -= 1
+                if not self._by_owner[owner]:
+                    del self._by_owner[owner]
             self._gone(trio.current_time(), place)
 
 
@@ -312,6 +344,7 @@ class TcpPaths:
         self._hosts = hosts or {}
         self._connections: dict[Place, Connection] = {}
         self._opening: dict[Place, list[bytes]] = {}
+        self._budgets = SourceBudgets(RECORDS_PER_SECOND, RECORDS_BURST)
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
@@ -325,6 +358,9 @@ class TcpPaths:
             connection.send(now, data)
             return
         waiting = self._opening.get(place)
+        if not may_use_port(port_of(endpoint_of_place(place))):  # whoever named it
+            self.counters["tcp refused: other people's service"] += 1
+            return
         if waiting is None:
             if self._nursery is None or (len(self) >= PATHS_MAX and not self._make_room(now)):
                 self.counters["tcp refused: too many"] += 1
@@ -375,8 +411,8 @@ class TcpPaths:
             self._gone(trio.current_time(), place)
             return
         _prepare(stream)
-        connection = self._connections[place] = Connection(stream, place, self.counters)
         now = trio.current_time()
+        connection = self._connections[place] = Connection(stream, place, self.counters, self._budgets, place)
         for data in waiting:
             connection.send(now, data)
         try:

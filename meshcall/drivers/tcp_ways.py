@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from meshcall.drivers.relay_tcp import TcpPaths, TcpRelay, listen
-from meshcall.relay.places import TCP_PORT, Place, connection_of_place, is_tcp_place, is_tcp_port
+from meshcall.endpoints import may_use_port
+from meshcall.relay.places import TCP_PORT, Place, connection_of_place, is_tcp_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ def ports_to_try(wanted: int | str, udp_port: int) -> tuple[int, ...]:
     if wanted == "off":
         return ()
     return (
-        tuple(port for port in (TCP_PORT, udp_port, 0) if not port or is_tcp_port(port))
+        tuple(port for port in (TCP_PORT, udp_port, 0) if not port or may_use_port(port))
         if wanted == "auto"
         else (int(wanted),)
     )

@@ -31,10 +31,10 @@ from meshcall.dht.events import (
     ReachableChanged,
 )  # fmt: skip
 from meshcall.dht.node import Dht
+from meshcall.endpoints import is_private
 from meshcall.errors import UsageError
 from meshcall.node.events import LookupEvent, NodeStatus, UdpBarred
 from meshcall.node.lookups import Lookups
-from meshcall.path.candidates import is_private
 from meshcall.peers.core import Peers
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan, Station

@@ -6,23 +6,18 @@ asked here, and nothing is believed: an address of the peer's is only a place to
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from enum import Enum
 
-from meshcall.core import ENDPOINT_V4_BYTES, Endpoint, host_of, port_of
+from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.endpoints import is_loopback, is_nonsense, is_private, may_send
 from meshcall.path.paths import Path, direct, relayed
 from meshcall.wire.path import CANDIDATES_MAX, Candidate, Kind
 
 HOSTS_MAX = 6
 """Interface addresses told; a machine with containers has dozens."""
-PORT_LEAST = 1024
-PORTS_ALLOWED_BELOW = frozenset({443})
-"""Ports below 1024 are other people's services; no probe goes there but to these."""
 
 _ORDER = {Kind.HOST: 0, Kind.MAPPED: 1, Kind.OBSERVED: 2, Kind.RELAY_UDP: 3, Kind.RELAY_TCP: 4}
-_BENCHMARK = ipaddress.ip_network("198.18.0.0/15")
-_SHARED = ipaddress.ip_network("100.64.0.0/10")
 
 
 class Trust(Enum):
@@ -87,56 +82,34 @@ def may_probe(endpoint: Endpoint, local: Iterable[Endpoint], same_network: bool)
     `local` are our own interface addresses; `same_network` says that we and the peer are seen with the
     same outer address.  A private address is somebody else's in every other network than its own, so
     it is tried only where it may be ours too: behind the same NAT, or in the /16 (IPv6: /48) of one of
-    our own addresses.
+    our own addresses.  Loopback: only where we have no other address that the peer could mean.
     """
-    port = port_of(endpoint)
-    if is_nonsense(endpoint) or (port < PORT_LEAST and port not in PORTS_ALLOWED_BELOW):
+    if not may_send(endpoint):
         return False
     mine = [each for each in local if len(each) == len(endpoint)]
     if not mine and len(endpoint) != ENDPOINT_V4_BYTES:
         return False  # we have no IPv6 here
-    ip = ipaddress.ip_address(host_of(endpoint))
-    if ip.is_loopback:
-        return any(ipaddress.ip_address(host_of(each)).is_loopback for each in mine)
+    if is_loopback(endpoint):
+        return bool(mine) and all(map(is_loopback, mine))
     if not is_private(endpoint):
         return True
     near = 2 if len(endpoint) == ENDPOINT_V4_BYTES else 6
     return same_network or any(each[:near] == endpoint[:near] for each in mine)
 
 
-def may_connect(endpoint: Endpoint) -> bool:
-    """Whether a TCP connection may go to a relay that the peer named: to no other people's services."""
-    port = port_of(endpoint)
-    return not is_nonsense(endpoint) and (port >= PORT_LEAST or port in PORTS_ALLOWED_BELOW)
+def may_connect(endpoint: Endpoint, local: Iterable[Endpoint]) -> bool:
+    """Whether a TCP connection may go to a relay that a peer or its record named.
+
+    Not to other people's services, and not to this machine, where it has any address (`local`) that others
+    could mean: what listens on loopback trusts whoever connects.
+    """
+    return may_send(endpoint) and (not is_loopback(endpoint) or all(map(is_loopback, local)))
 
 
 def seen_alike(ours: Iterable[Candidate], theirs: Iterable[Candidate]) -> bool:
     """Whether others see us and the peer with one outer address: we are behind the same NAT."""
     mine = {each.endpoint[:-2] for each in ours if each.kind is Kind.OBSERVED}
     return any(each.endpoint[:-2] in mine for each in theirs if each.kind is Kind.OBSERVED)
-
-
-def is_private(endpoint: Endpoint) -> bool:
-    """Whether an address means different devices in different networks (RFC 1918, 4193, 6598, 3927)."""
-    ip = ipaddress.ip_address(host_of(endpoint))
-    if isinstance(ip, ipaddress.IPv4Address):
-        return (ip.is_private and not _is_for_documents(ip)) or ip in _SHARED
-    return ip.is_link_local or bytes(endpoint)[0] & 0xFE == 0xFC
-
-
-def is_nonsense(endpoint: Endpoint) -> bool:
-    """Whether nothing can ever be reached there: unspecified, multicast, broadcast, reserved, no port."""
-    ip = ipaddress.ip_address(host_of(endpoint))
-    if not port_of(endpoint) or ip.is_unspecified or ip.is_multicast:
-        return True
-    if isinstance(ip, ipaddress.IPv6Address):
-        return ip.ipv4_mapped is not None or ip.sixtofour is not None or ip.teredo is not None
-    return ip.is_reserved or ip in _BENCHMARK or not bytes(endpoint)[0]
-
-
-def _is_for_documents(ip: ipaddress.IPv4Address) -> bool:
-    # TEST-NET-1 to 3 (RFC 5737) stand for the public internet in laboratories, ours included
-    return ip.packed[:3] in (b"\xc0\x00\x02", b"\xc6\x33\x64", b"\xcb\x00\x71")
 
 
 def _preference(candidate: Candidate) -> tuple[int, bool, Endpoint]:

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from meshcall.core import Endpoint, earliest
+from meshcall.endpoints import is_private, may_send
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
-from meshcall.path.candidates import Trust, is_private, may_connect, path_to
+from meshcall.path.candidates import Trust, may_connect, path_to
 from meshcall.path.choice import choose, doubles
 from meshcall.path.events import (
     Frame,
@@ -447,7 +448,7 @@ class Prober:
         endpoints = probeable(peer, local, mine.mapping)
         endpoints = [each for each in endpoints if direct(each) not in live]
         for candidate in peer.candidates:
-            if candidate.kind is Kind.RELAY_UDP:
+            if candidate.kind is Kind.RELAY_UDP and may_send(candidate.endpoint):
                 self._meet_relay(now, path_to(candidate))
         if all(is_tcp(path) for path, health in self._paths.items() if not health.is_lost):
             self._meet_over_tcp(now)
@@ -459,8 +460,9 @@ class Prober:
 
     def _meet_over_tcp(self, now: float) -> None:
         """The peer's relays over TCP: connections, so only where nothing else works."""
+        local = [each.endpoint for each in self._exchange.local if each.kind is Kind.HOST]
         for candidate in self._exchange.peer.candidates:
-            if candidate.kind is Kind.RELAY_TCP and may_connect(candidate.endpoint):
+            if candidate.kind is Kind.RELAY_TCP and may_connect(candidate.endpoint, local):
                 self._meet_relay(now, path_to(candidate))
 
     def _meet_relay(self, now: float, path: Path) -> None:

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
-from meshcall.path.candidates import is_private, may_probe, seen_alike
+from meshcall.endpoints import is_private
+from meshcall.path.candidates import may_probe, seen_alike
 from meshcall.wire.path import Candidate, Candidates, Kind, Mapping, Ports
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ from meshcall.wire.control import (
     decode_echo,
     encode_echo,
 )  # fmt: skip
-from meshcall.wire.path import NO_PORTS, Candidate, Ports
+from meshcall.wire.path import NO_PORTS, Candidate, Kind, Ports
 
 if TYPE_CHECKING:
     from random import Random
@@ -203,10 +203,6 @@ class Peers:
         """Of an open link, for its safety words."""
         return self.links.transcript(link) if link in self._peers else None
 
-    def identities_at(self, path: Path) -> list[bytes]:
-        """Who is at the other end of the links that use this path."""
-        return [peer.identity for link, peer in self._peers.items() if self.links.path(link) == path]
-
     def echo(self, now: float, link: int, number: int, size: int = 64) -> tuple[Path, ...]:
         """Send an echo of `size` bytes; EchoAnswered follows if the other side answers.  The paths it went by.
 
@@ -242,6 +238,7 @@ class Peers:
         if candidates == self._candidates and ports == self._ports:
             return
         self._candidates, self._ports = candidates, ports
+        self.reaches.local = tuple(each.endpoint for each in candidates if each.kind is Kind.HOST)
         for link, prober in self._all_probers():
             prober.set_local(now, candidates, ports)
             self._drain(now, link, prober)

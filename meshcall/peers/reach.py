@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
+from meshcall.endpoints import may_send
 from meshcall.errors import UsageError
 from meshcall.handshake.dial import Callee, DialError
 from meshcall.handshake.events import NO_ANSWER, WRONG_IDENTITY
-from meshcall.path.candidates import is_nonsense
+from meshcall.path.candidates import may_connect
 from meshcall.path.paths import LAN, Path, direct, relayed
 from meshcall.peers.events import PeerEvent, Unreached
-from meshcall.relay.places import is_tcp_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 
 REACHES_MAX = 64
+DEVICES_MAX = 12
+"""Dialled by one attempt: those of a record, and as many that newer records bring.  Whoever owns the record chooses
+where the packets of a dial go, and may publish as many newer ones as a look-up finds nodes."""
 TCP_AFTER_SECONDS = (0.1, 1.0)
 """After the first, a dial goes to relays over TCP too if nothing at all came over UDP; after the second always."""
 
@@ -71,18 +74,21 @@ def paths_of(entry: DeviceEntry, families: tuple[int, ...], *, relayed_only: boo
     return found
 
 
-def tcp_paths_of(entry: DeviceEntry, families: tuple[int, ...]) -> list[Path]:
-    """The same relays over TCP, where they take it."""
-    return [
-        relayed(Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big")), lease.lease_id, tcp=True)
-        for lease in entry.leases
-        for where in (lease.v4, lease.v6)
-        if lease.tcp_port is not None and is_tcp_port(lease.tcp_port) and where is not None and _usable(where, families)
-    ]
+def tcp_paths_of(entry: DeviceEntry, families: tuple[int, ...], local: Iterable[Endpoint] = ()) -> list[Path]:
+    """The same relays over TCP, where they take it.  `local`: our own addresses."""
+    found = []
+    for lease in entry.leases:
+        for where in (lease.v4, lease.v6):
+            if where is None or lease.tcp_port is None:
+                continue
+            there = Endpoint(where[:-2] + lease.tcp_port.to_bytes(2, "big"))
+            if _usable(there, families) and may_connect(there, local):
+                found.append(relayed(there, lease.lease_id, tcp=True))
+    return found
 
 
 def _usable(where: Endpoint, families: tuple[int, ...]) -> bool:
-    return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and not is_nonsense(where)
+    return (4 if len(where) == ENDPOINT_V4_BYTES else 6) in families and may_send(where)
 
 
 class Reaches:
@@ -100,6 +106,8 @@ class Reaches:
         self._reaches: dict[int, Reach] = {}
         self._dials: dict[int, Reach] = {}  # by link to be
         self._last = 0
+        self.local: tuple[Endpoint, ...] = ()
+        """Addresses of this machine."""
         self.is_barred = False
         """UDP is barred in this network: relays are dialled over TCP at once."""
         self.heard_at = float("-inf")
@@ -126,7 +134,7 @@ class Reaches:
         for entry in devices:
             paths = paths_of(entry, self._families, relayed_only=reach.relayed_only)
             lan = LAN if self._lan and reach.trust.tells and not reach.relayed_only else None
-            over_tcp = tcp_paths_of(entry, self._families)
+            over_tcp = tcp_paths_of(entry, self._families, self.local)
             if self.is_barred or not paths:
                 paths, over_tcp = over_tcp + paths, []
             if (not paths and lan is None) or entry.static == self._static:
@@ -134,6 +142,9 @@ class Reaches:
             if entry.static in reach.dials:
                 self._links.add_paths(now, reach.dials[entry.static], paths)
                 self._add_late(now, reach.dials[entry.static], over_tcp)
+                continue
+            if len(reach.dials) >= DEVICES_MAX:
+                reach.reason = "its records name too many devices"
                 continue
             try:
                 link = self._links.dial(now, paths, Callee.of(reach.identity, entry), lan=lan)

@@ -111,6 +111,8 @@ class Station:
         self._events = events
         self._leasing: Leasing | None = None
         self._announcer: Announcer | None = None
+        self._served: dict[int, Path] = {}
+        """Links of those whom our relay serves by a list, and the TCP connections that they are on."""
         self._ends = RelayEnds()
         self._hosts: tuple[Endpoint, ...] = ()
         self._outside: tuple[Endpoint, ...] = ()
@@ -208,9 +210,8 @@ class Station:
         """Whether our relay serves whoever is at this TCP connection: everybody, or those known by a link on it."""
         if self.relay is None or not connection_of_place(place):
             return False
-        policy = self.relay.policy
         path = stream(endpoint_of_place(place), connection_of_place(place))
-        return policy.mode == "open" or any(policy.serves(each) for each in self.peers.identities_at(path))
+        return self.relay.policy.mode == "open" or path in self._served.values()
 
     def tcp_gone(self, now: float, place: Place) -> None:
         """A TCP connection ended, or ours could not be opened."""
@@ -381,6 +382,8 @@ class Station:
 
     def _take(self, now: float, event: PeerEvent) -> None:
         leasing, relay = self._leasing, self.relay
+        if isinstance(event, LinkUp | Moved):
+            self._note_served(event.link, event.path)
         if isinstance(event, LinkUp | LinkDown) and leasing is not None and leasing.owns(event.link):
             if isinstance(event, LinkUp):
                 leasing.linked(now, event.link)
@@ -408,6 +411,16 @@ class Station:
             if self.taker is None or not self.taker(now, event):
                 self._events.append(event)
 
+    def _note_served(self, link: int, path: Path) -> None:
+        """A link was opened, or is on another path."""
+        end = self.peers.end_of(link)
+        self._served.pop(link, None)
+        if end is None or self.relay is None or not is_stream(path) or not connection_of(path):
+            return
+        if self.relay.policy.mode == "list" and self.relay.policy.serves(end[0]):
+            self._served = {each: where for each, where in self._served.items() if self.peers.is_open(each)}
+            self._served[link] = path
+
     def _lease_message(self, now: float, event: LeaseMessage) -> None:
         if self._leasing is not None and self._leasing.owns(event.link):
             self._leasing.holder.message(now, event.link, event.data)
@@ -419,6 +432,9 @@ class Station:
         identity, static, path = end
         if relay_id(path) is not None:
             self.counters["lease asked for through a relay"] += 1
+            return
+        if is_stream(path) and not connection_of(path):  # whoever opened a connection is the device on it
+            self.counters["lease asked for by a relay on our connection"] += 1
             return
         self.relay.message(now, event.link, identity, static, _place_of(path), event.data)
 

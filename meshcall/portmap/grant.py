@@ -12,18 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from meshcall.core import Endpoint
+from meshcall.endpoints import may_send
 
 UDP = 17
 """The protocol number in PCP (IANA)."""
-OUTSIDE_PORT_LEAST = 1024
-"""Lower ports belong to other services; no peer would send a probe there."""
-OUTSIDE_PORTS_ALLOWED_BELOW = frozenset({443})
 NEIGHBOUR_BITS = 24
 """A device that answers the UPnP search may be the gateway or in its /24."""
-
-_SHARED = ipaddress.ip_network("100.64.0.0/10")
-_BENCHMARK = ipaddress.ip_network("198.18.0.0/15")
-_FOR_DOCUMENTS = (b"\xc0\x00\x02", b"\xc6\x33\x64", b"\xcb\x00\x71")  # TEST-NET-1 to 3: laboratories' internet
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +119,11 @@ class Tries:
         self.due = None
 
 
-def is_private(outside: Endpoint) -> bool:
-    """Whether an outside address is itself behind another NAT (RFC 1918, 4193, 6598, 3927): a double NAT."""
-    ip = ipaddress.ip_address(bytes(outside[:-2]))
-    if isinstance(ip, ipaddress.IPv4Address):
-        return (ip.is_private and ip.packed[:3] not in _FOR_DOCUMENTS) or ip in _SHARED
-    return ip.packed[0] & 0xFE == 0xFC
-
-
-def is_nonsense(outside: Endpoint, family: int) -> bool:
+def is_unreachable(outside: Endpoint, family: int) -> bool:
     """Whether nobody can ever be reached at this endpoint, or no peer would try."""
-    if len(outside) != (6 if family == 4 else 18):
-        return True
-    port = int.from_bytes(outside[-2:], "big")
-    if port < OUTSIDE_PORT_LEAST and port not in OUTSIDE_PORTS_ALLOWED_BELOW:
+    if len(outside) != (6 if family == 4 else 18) or not may_send(outside):
         return True
     ip = ipaddress.ip_address(bytes(outside[:-2]))
-    if ip.is_unspecified or ip.is_multicast or ip.is_loopback or ip.is_link_local:
+    if ip.is_loopback or ip.is_link_local:
         return True
-    if isinstance(ip, ipaddress.IPv6Address):
-        return not (ip.packed[0] & 0xE0 == 0x20 or ip.packed[0] & 0xFE == 0xFC) or ip.sixtofour is not None
-    return ip.is_reserved or ip in _BENCHMARK or not ip.packed[0]
+    return ip.version == 6 and ip.packed[0] & 0xE0 != 0x20 and ip.packed[0] & 0xFE != 0xFC

@@ -18,6 +18,11 @@ RESPONSE_BYTES_MAX: Final = 65_536
 """A longer response, head included, is nobody's gateway."""
 HEAD_BYTES_MAX: Final = 8_192
 URL_CHARS_MAX: Final = 512
+CHUNKS_MAX: Final = 256
+"""Of one response; they are looked at anew with all that comes."""
+PORT_LEAST: Final = 1024
+PORTS_ALLOWED_BELOW: Final = frozenset({80})
+"""Ports below 1024 are other services: nobody shall have us speak to them by naming them in a search's answer."""
 
 _URL = re.compile(r"http://(\d{1,3}(?:\.\d{1,3}){3})(?::(\d{1,5}))?(/[!-~]*)?", re.ASCII)
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
@@ -45,7 +50,8 @@ class Url:
 
 
 def parse_url(text: str) -> Url:
-    """Read an http URL with a numeric IPv4 address and no user, query words included.  Raises BadPacket."""
+    """Read an http URL with a numeric IPv4 address and no user, query words included.  Raises BadPacket, also for
+    other services' ports."""
     match = _URL.fullmatch(text.partition("#")[0]) if len(text) <= 2 * URL_CHARS_MAX else None
     if match is None:
         raise BadPacket("bad url")
@@ -56,6 +62,8 @@ def parse_url(text: str) -> Url:
         raise BadPacket("bad url") from None
     if not 0 < port < 65536:
         raise BadPacket("bad url")
+    if port < PORT_LEAST and port not in PORTS_ALLOWED_BELOW:
+        raise BadPacket("url of another service")
     return Url(Endpoint(host + port.to_bytes(2, "big")), match[3] or "/")
 
 
@@ -137,6 +145,8 @@ def _join_chunks(data: bytes) -> bytes | None:
             if len(data) - at > 64:
                 raise BadPacket("http chunk")
             return None
+        if len(parts) >= CHUNKS_MAX:
+            raise BadPacket("http chunk")
         size = int(match[1], 16)
         at = match.end()
         if not size:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
 from meshcall.portmap import upnp
-from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Outcome, Request, Tries, is_nonsense
+from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Outcome, Request, Tries, is_unreachable
 from meshcall.portmap.http import Url, parse_response
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class IgdClient:
             self._tries.end()
             self._describe()
 
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """A gateway that is asked by UPnP announces nothing that we would understand.  Raises BadPacket."""
+        raise BadPacket("announcement without need")
+
     def answered(self, now: float, number: int, data: bytes) -> None:
         """Take the whole response to a request; one that is none is as good as no answer."""
         then = self._take(number)
@@ -152,7 +156,7 @@ class IgdClient:
     def _get_address(self, service: upnp.Service) -> None:
         def got(data: bytes) -> None:
             host = upnp.decode_address(upnp.decode_action_answer(*parse_response(data)))
-            if is_nonsense(Endpoint(host + b"\xff\xff"), 4):  # 0.0.0.0: this connection is down
+            if is_unreachable(Endpoint(host + b"\xff\xff"), 4):  # 0.0.0.0: this connection is down
                 raise BadPacket("upnp not connected")
             self._host = host
             self._add(service)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshcall.core import Endpoint
+from meshcall.endpoints import is_private
 from meshcall.errors import BadPacket
-from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Request, is_nonsense, is_private
+from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Request, is_unreachable
 from meshcall.portmap.igd import IgdClient
 from meshcall.portmap.natpmp import NatPmpClient
 from meshcall.portmap.pcp import PcpClient
@@ -145,7 +146,7 @@ class Mapper:
         self._settle(now)
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
-        """Take one datagram; what is not the gateway's answer to our question is counted and dropped."""
+        """Take what came to a socket that has asked; what is not the answer to our question is counted and dropped."""
         if self._client is None:
             self.counters["not asked"] += 1
             return
@@ -153,8 +154,18 @@ class Mapper:
             self._client.receive(now, source, data)
         except BadPacket as problem:
             self.counters[problem.reason] += 1
-        self._heed_restart(now)
         self._settle(now)
+
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take what came to the group of announcements, to which anybody can write: no answer comes that way."""
+        if self._client is None:
+            self.counters["not asked"] += 1
+            return
+        try:
+            self._client.announced(now, source, data)
+        except BadPacket as problem:
+            self.counters[problem.reason] += 1
+        self._heed_restart(now)
 
     def refused(self, now: float) -> None:
         """The system says that nobody listens at the gateway's PCP port."""
@@ -246,7 +257,7 @@ class Mapper:
     def _granted(self, now: float, grant: Grant) -> None:
         assert self._client is not None
         assert self._gateway is not None
-        if is_nonsense(grant.outside, self._gateway.family):
+        if is_unreachable(grant.outside, self._gateway.family):
             self._disbelieve(now, "impossible outside address")
             return
         if grant.life < LIFE_SECONDS_LEAST:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
-from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Outcome, Tries
+from meshcall.portmap.asking import SERVER_PORT, PortClient
+from meshcall.portmap.grant import Deleted, Denial, Exits, Gateway, Grant, Tries
 
 if TYPE_CHECKING:
     from random import Random
 
-SERVER_PORT: Final = 5351
 VERSION: Final = 0
 OPCODE_ADDRESS: Final = 0
 OPCODE_MAP_UDP: Final = 1
@@ -92,25 +92,21 @@ class EpochWatch:
         return at is not None and epoch < before + (now - at) * 7 / 8 - 2
 
 
-class NatPmpClient:
-    """Asks one gateway by NAT-PMP for one mapping; `outcome` says what came of the last question."""
+class NatPmpClient(PortClient):
+    """Asks one gateway by NAT-PMP for one mapping."""
 
     name = "nat-pmp"
 
     def __init__(self, gateway: Gateway, port: int, secret: bytes, rng: Random, exits: Exits) -> None:
-        self._gateway, self._port, self._exits = gateway, port, exits
+        super().__init__(gateway, port, exits)
         self._tries = Tries(WAITS_SECONDS)
         self._request = b""
-        self._deleting = False
         self._host = b""
         """The outside address of the last announcement or answer."""
         self._has_host = self._mapped = False
         self._outer_port = 0
         self._life = 0.0
         self._epoch = EpochWatch()
-        self.outcome: Outcome | None = None
-        self.restarted = False
-        """The gateway lost its state or got another address; to be read and cleared by the mapper."""
 
     def ask(self, now: float, lifetime: int, suggested: Endpoint | None) -> None:
         """Ask for the mapping, anew or again; 0 seconds: for its end."""
@@ -123,25 +119,16 @@ class NatPmpClient:
         self._send()
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
-        """Take a datagram.  Raises BadPacket for what is not an answer of this gateway."""
-        if source != self._gateway.at(SERVER_PORT):
-            raise BadPacket("wrong source")
+        """Take an answer.  Raises BadPacket for what is not one of this gateway's to our question."""
+        self._check_source(source)
         answer = decode_answer(data)
-        asked = self._tries.due is not None
-        if not asked and not isinstance(answer, AddressAnswer):
+        if self._tries.due is None:
             raise BadPacket("nat-pmp not asked")
         is_ours = isinstance(answer, AddressAnswer) or (answer.result != 0 and not answer.inner_port)
         if isinstance(answer, MapAnswer) and not is_ours and answer.inner_port != self._port:
             raise BadPacket("nat-pmp another mapping")
         if self._epoch.is_restarted(now, answer.epoch):
-            if asked:
-                self._exits.counters["gateway restarted"] += 1
-            else:
-                self.restarted = True
-        if not asked:  # an announcement (section 3.2.1)
-            assert isinstance(answer, AddressAnswer)
-            self.restarted |= not answer.result and answer.host != self._host
-            return
+            self._exits.counters["gateway restarted"] += 1
         if answer.result:
             self._finish(Denial(f"nat-pmp {RESULTS.get(answer.result, 'unknown result')}"))
             return
@@ -159,22 +146,18 @@ class NatPmpClient:
         if self._has_host and self._mapped:
             self._finish(Grant(Endpoint(self._host + self._outer_port.to_bytes(2, "big")), self._life))
 
-    def refused(self, now: float) -> None:
-        """The gateway's system says that nothing listens there (ICMP port unreachable)."""
-        if self._tries.due is not None:
-            self._finish(Denial("nat-pmp port closed"))
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take what came to the group of announcements (section 3.2.1): a reason to ask, never an answer.
 
-    def wake(self, now: float) -> None:
-        """Ask again, or give up."""
-        if self._tries.due is not None and now >= self._tries.due:
-            if self._tries.again(now):
-                self._send()
-            else:
-                self._finish(Denial("nat-pmp no answer"))
-
-    def next_wake(self) -> float | None:
-        """When to ask again."""
-        return self._tries.due
+        Raises BadPacket.
+        """
+        self._check_source(source)
+        answer = decode_answer(data)
+        if not isinstance(answer, AddressAnswer):
+            raise BadPacket("nat-pmp no announcement")
+        self.restarted |= self._epoch.is_restarted(now, answer.epoch) or (
+            not answer.result and answer.host != self._host
+        )
 
     def _send(self) -> None:
         where = self._gateway.at(SERVER_PORT)
@@ -182,7 +165,3 @@ class NatPmpClient:
             self._exits.outbox.append((where, self._request))
         if not self._has_host:
             self._exits.outbox.append((where, ADDRESS_REQUEST))
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._tries.end()
-        self.outcome = outcome

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.core import Endpoint
 from meshcall.errors import BadPacket
-from meshcall.portmap.grant import UDP, Deleted, Denial, Exits, Gateway, Grant, Outcome, Tries
+from meshcall.portmap.asking import SERVER_PORT, PortClient
+from meshcall.portmap.grant import UDP, Deleted, Denial, Exits, Gateway, Grant, Tries
 
 if TYPE_CHECKING:
     from random import Random
 
-SERVER_PORT: Final = 5351
-ANNOUNCE_PORT: Final = 5350
-"""Restarted gateways tell 224.0.0.1 or ff02::1 at this port (RFC 6887 section 14.1)."""
 VERSION: Final = 2
 NATPMP_VERSION: Final = 0
 OPCODE_ANNOUNCE: Final = 0
@@ -142,21 +140,17 @@ def make_nonce(secret: bytes, gateway: Gateway, port: int) -> bytes:
     return digest.digest()
 
 
-class PcpClient:
-    """Asks one gateway by PCP for one mapping; `outcome` says what came of the last question."""
+class PcpClient(PortClient):
+    """Asks one gateway by PCP for one mapping."""
 
     name = "pcp"
 
     def __init__(self, gateway: Gateway, port: int, secret: bytes, rng: Random, exits: Exits) -> None:
-        self._gateway, self._port, self._rng, self._exits = gateway, port, rng, exits
+        super().__init__(gateway, port, exits)
+        self._rng = rng
         self._nonce = make_nonce(secret, gateway, port)
-        self._tries = Tries(())
         self._request = b""
-        self._deleting = False
         self._epoch = EpochWatch()
-        self.outcome: Outcome | None = None
-        self.restarted = False
-        """The gateway lost its state; to be read and cleared by the mapper."""
 
     def ask(self, now: float, lifetime: int, suggested: Endpoint | None) -> None:
         """Ask for the mapping, anew or again; 0 seconds: for its end."""
@@ -170,18 +164,16 @@ class PcpClient:
         self._send()
 
     def receive(self, now: float, source: Endpoint, data: bytes) -> None:
-        """Take a datagram.  Raises BadPacket for what is not an answer of this gateway to this question."""
-        if source != self._gateway.at(SERVER_PORT):
-            raise BadPacket("wrong source")
+        """Take an answer.  Raises BadPacket for what is not one of this gateway's to this question."""
+        self._check_source(source)
         if self._tries.due is not None and is_natpmp_answer(data):
             self._finish(Denial("pcp unsupported version"))
             return
         response = decode_response(data)
-        if response.opcode == OPCODE_ANNOUNCE and response.version == VERSION:
-            self.restarted |= self._epoch.is_restarted(now, response.epoch)
-            return
         if self._tries.due is None:
             raise BadPacket("pcp not asked")
+        if response.opcode != OPCODE_MAP:
+            raise BadPacket("pcp opcode")
         if response.version != VERSION:
             if response.result != UNSUPP_VERSION:
                 raise BadPacket("pcp version")
@@ -206,26 +198,16 @@ class PcpClient:
         else:
             raise BadPacket("pcp empty grant")
 
-    def refused(self, now: float) -> None:
-        """The gateway's system says that nothing listens there (ICMP port unreachable)."""
-        if self._tries.due is not None:
-            self._finish(Denial("pcp port closed"))
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        """Take what came to the group of announcements (section 14.1): a reason to ask, never an answer.
 
-    def wake(self, now: float) -> None:
-        """Ask again, or give up."""
-        if self._tries.due is not None and now >= self._tries.due:
-            if self._tries.again(now):
-                self._send()
-            else:
-                self._finish(Denial("pcp no answer"))
-
-    def next_wake(self) -> float | None:
-        """When to ask again."""
-        return self._tries.due
+        Raises BadPacket.
+        """
+        self._check_source(source)
+        response = decode_response(data)
+        if response.opcode != OPCODE_ANNOUNCE or response.version != VERSION:
+            raise BadPacket("pcp no announcement")
+        self.restarted |= self._epoch.is_restarted(now, response.epoch)
 
     def _send(self) -> None:
         self._exits.outbox.append((self._gateway.at(SERVER_PORT), self._request))
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._tries.end()
-        self.outcome = outcome

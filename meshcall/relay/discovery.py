@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from meshcall.core import Endpoint, port_of
 from meshcall.dht.events import PeersFinished, PeersFound, PutFinished
 from meshcall.dht.node_id import subnet_of
+from meshcall.endpoints import may_use_port
 from meshcall.errors import BadPacket
 from meshcall.relay.candidate import RelayCandidate
-from meshcall.relay.places import TCP_PORT, Place, endpoint_of_place, is_tcp_place, is_tcp_port, tcp_place, udp_place
+from meshcall.relay.places import TCP_PORT, Place, endpoint_of_place, is_tcp_place, tcp_place, udp_place
 from meshcall.wire import relay as wire
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ SEARCH_SECONDS_MAX = 30.0
 def tcp_places(endpoint: Endpoint) -> tuple[Place, ...]:
     """Where a relay that is known by its UDP endpoint may listen for TCP: at 443, and at the port of that number."""
     https = Endpoint(endpoint[:-2] + TCP_PORT.to_bytes(2, "big"))
-    return tuple(tcp_place(each, 0) for each in dict.fromkeys((https, endpoint)) if is_tcp_port(port_of(each)))
+    return tuple(tcp_place(each, 0) for each in dict.fromkeys((https, endpoint)) if may_use_port(port_of(each)))
 
 
 def info_hash(shard: int) -> bytes:

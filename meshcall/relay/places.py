@@ -9,20 +9,14 @@ from __future__ import annotations
 from typing import NewType
 
 from meshcall.core import ENDPOINT_V4_BYTES, ENDPOINT_V6_BYTES, Endpoint
+from meshcall.endpoints import HTTPS_PORT
 
 Place = NewType("Place", bytes)
 
 CONNECTION_BYTES = 4
-TCP_PORT = 443
-"""Where networks that bar UDP mostly let TCP pass."""
-PORT_LEAST = 1024
+TCP_PORT = HTTPS_PORT
+"""Where a relay listens for TCP if it may."""
 _TCP_SIZES = (ENDPOINT_V4_BYTES + CONNECTION_BYTES, ENDPOINT_V6_BYTES + CONNECTION_BYTES)
-
-
-def is_tcp_port(port: int) -> bool:
-    """Whether a relay may take TCP at a port: those below 1024 are other people's services, but 443 is where it
-    has to be, and nobody shall have us connect to the others by naming them as a relay."""
-    return port == TCP_PORT or port >= PORT_LEAST
 
 
 def udp_place(endpoint: Endpoint) -> Place:

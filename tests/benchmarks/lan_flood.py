@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.pieces import cut
 from meshcall.wire.link import FORM_HYBRID, encode_piece
-from tests.portmap.gateway_home import ROOT, Home, missing
+from tests.natlab.home import ROOT, Home
+from tests.natlab.lab import missing
 
 PORT, GROUP = 40_123, ("239.255.109.99", 28003)
 HOST = "192.168.77.2"
@@ -72,12 +73,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rate", type=int, default=20_000, help="pieces a second")
     options = parser.parse_args()
-    if lacks := missing():
+    if lacks := missing(routers=False):
         sys.exit(f"namespaces: {lacks}")
-    home = Home()
     daemon: subprocess.Popen[bytes] | None = None
-    try:
-        with tempfile.TemporaryDirectory() as text:
+    with Home() as home, tempfile.TemporaryDirectory() as text:
+        try:
             folder = Path(text)
             (folder / "space").write_text(home.host)
             environment = {**os.environ, "MESHCALL_OFFLINE": "1", "MESHCALL_NAMESPACE": "1", "PYTHONPATH": str(ROOT)}
@@ -117,11 +117,10 @@ def main() -> None:
             said = subprocess.run([*program, "status", *where, "--json"], env=environment, capture_output=True)
             udp = json.loads(said.stdout)["counters"]["udp"]
             print({name: count for name, count in udp.items() if name.startswith("lan")})
-    finally:
-        if daemon is not None:
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait(15)
-        home.close()
+        finally:
+            if daemon is not None:
+                daemon.send_signal(signal.SIGTERM)
+                daemon.wait(15)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from meshcall.calls.events import (
     Ending,
     VoiceArrived,
 )
+from meshcall.calls.offers import RINGS_BURST, RINGS_PER_SECOND
 from meshcall.calls.speaker import LANES_MAX, LINGERING_MAX, MESSAGES_BURST
 from meshcall.calls.state import LEGS_MAX, State
 from meshcall.calls.strangers import STRANGERS_MAX, TELL_BURST
@@ -133,6 +134,26 @@ def test_offers_on_many_links_are_bounded() -> None:
     assert len(bob.calls.speaker) == len(bob.peers.voice_links) == 0
     assert len(bob.peers.links) == 1, "the first one, on which nothing was ever said"
     assert LANES_MAX > LINGERING_MAX
+
+
+def test_an_offer_on_the_link_of_the_call_that_is_up_does_not_close_it() -> None:
+    world, eve, bob = forger()
+    eve.talk(Kind.OFFER, 9, terms=True)
+    world.run(0.5)
+    bob.do("accept")
+    world.run(0.5)
+    eve.talk(Kind.OFFER, 10, terms=True)
+    world.run(0.5)
+    assert any(message.kind is Kind.BUSY for message in said(eve))
+    for _ in range(15):
+        eve.talk(Kind.CHECK, 9)
+        world.run(1.0)
+    assert bob.state is State.UP
+    assert bob.peers.is_open(bob.link)
+    assert statuses(eve)[-1] == Status.TAKEN
+    eve.talk(Kind.END, 9)
+    world.run(30.0)
+    assert bob.is_clean
 
 
 def test_a_call_taken_to_many_links_keeps_a_few() -> None:
@@ -281,6 +302,26 @@ def test_strangers_without_end_fill_a_bounded_list_and_few_events() -> None:
     assert len(bob.calls.strangers()) == STRANGERS_MAX
     assert len(bob.all(CallRequested)) <= TELL_BURST + 10
     assert not bob.all(CallIncoming)
+
+
+def test_where_strangers_ring_fresh_keys_ring_no_more_often_than_one() -> None:
+    world, eve, bob = forger(contact=False)
+    ann = world.party()
+    bob.calls.policy = type(bob.policy)(frozenset({ann.identity.public}), ring="all")
+    for number in range(30):
+        eve.party.identity = Identity.new(SUITE)
+        eve.party.start()
+        eve = Forger(eve.party)
+        eve.dial(bob)
+        eve.talk(Kind.OFFER, number, terms=True)
+        eve.talk(Kind.CANCEL, number)
+        world.run(0.05)
+    assert RINGS_BURST <= len(bob.all(CallIncoming)) <= RINGS_BURST + RINGS_PER_SECOND * world.now
+    world.run(0.5)
+    assert any(message.kind is Kind.BUSY for message in said(eve))
+    ann.call(bob)
+    world.run(2.0)
+    assert bob.last(CallIncoming).identity == ann.identity.public, "a contact rings all the same"
 
 
 def test_toggles_without_end_are_bounded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -119,6 +120,19 @@ async def test_saved_nodes_alone_are_enough(nursery: trio.Nursery) -> None:
     await nursery.start(second.run)
     with trio.fail_after(8):
         await second.joined.wait()
+
+
+async def test_a_defect_that_comes_again_and_again_does_not_fill_the_disk(caplog: pytest.LogCaptureFixture) -> None:
+    live = LiveNode(_config([]), Sodium(), Saved())
+    with caplog.at_level(logging.ERROR):
+        for number in range(200):
+            with live._driver.guard():
+                raise RuntimeError(f"by packet {number}")
+    written = [record for record in caplog.records if "a defect in meshcall" in record.message]
+    assert live_module.FAULTS_BURST <= len(written) <= live_module.FAULTS_BURST + 2
+    assert "by packet 0" in caplog.text
+    assert live.udp_counters["faults in a core"] == 200
+    live.driven.close()
 
 
 async def test_offline_no_name_is_asked_for(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:

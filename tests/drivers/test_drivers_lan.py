@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 import trio
 
 from meshcall.drivers.interfaces import LocalNetwork, read_networks
 from meshcall.drivers.lan import DATAGRAMS_BURST, DATAGRAMS_PER_SECOND, GROUP_V4, PORT, LanSockets
+from meshcall.drivers.udp import open_udp
 from meshcall.wire.link import PIECE_BYTES_MAX
-from tests.portmap.gateway_home import Home, Program, missing
+from tests.natlab.home import Home, Program
 
 ALICE, BOB = "192.168.77.1", "192.168.77.2"
 SPOOF = """
@@ -28,20 +30,8 @@ raw.sendto(head + udp, ("{group}", 0))
 """
 
 
-@pytest.fixture
-def home() -> Iterator[Home]:
-    if lacks := missing():
-        pytest.skip(f"a local network in namespaces {lacks}")
-    made = Home.__new__(Home)
-    try:
-        made.__init__()  # type: ignore[misc]
-        yield made
-    finally:
-        made.close()
-
-
 def start(home: Home, space: str, port: int, *families: str) -> Program:
-    program = home._start(space, "tests.drivers.lan_host", str(port), *(families or ("4",)))
+    program = home.start(space, "tests.drivers.lan_host", str(port), *(families or ("4",)))
     assert program.line() == "ready"
     return program
 
@@ -163,3 +153,29 @@ async def test_without_a_network_nothing_is_sent_and_nothing_breaks() -> None:
         nursery.cancel_scope.cancel()
     assert not lan.counters
     assert lan.joined == 0
+
+
+async def test_without_a_file_to_spare_the_node_goes_on_without_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_files(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    main = open_udp(4, "127.0.0.1")
+    lan = LanSockets([main], lambda source, data: None, read=lambda: ())
+    monkeypatch.setattr(socket, "socket", no_files)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lan.run)
+        nursery.cancel_scope.cancel()
+    assert lan.counters == {"open EMFILE": 1}
+    main.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+async def test_who_writes_to_the_ipv6_port_from_afar_takes_nothing_from_ipv4() -> None:
+    main = [open_udp(4, "127.0.0.1"), open_udp(6, "::1")]
+    lan = LanSockets(main, lambda source, data: None, read=lambda: ())
+    now = trio.current_time()
+    while lan._budgets[6].take(now):
+        pass
+    assert all(lan._budgets[4].take(now) for _ in range(int(DATAGRAMS_BURST)))
+    for one in main:
+        one.close()

@@ -7,15 +7,17 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from meshcall.core import Endpoint, endpoint, host_of, port_of
 from meshcall.drivers.relay_batch import BATCH_DATAGRAMS, Batch, PlainBatch, has_mmsg, open_batch
-from meshcall.drivers.relay_hot import LOOK_BATCHES_MAX, HotPath
+from meshcall.drivers.relay_hot import HAND_OVER_MAX, LOOK_BATCHES_MAX, OTHERS_MAX, HotPath
 from meshcall.drivers.udp import local_endpoint, open_udp
 from meshcall.relay.core import RelayCore
 from meshcall.relay.places import Place, udp_place
@@ -288,6 +290,47 @@ async def test_a_defect_is_reported_and_the_node_is_not_deaf_after_it() -> None:
 def open_files() -> int:
     """How many this process has; 0 where the system does not tell."""
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+
+class Counting(Counter[str]):
+    """Counts a new word while somebody goes through the old ones, as the relay's thread may."""
+
+    def items(self) -> Any:
+        for number, item in enumerate(list(super().items())):
+            self[f"new {number}"] += 1
+            yield item
+        for item in super().items():
+            self["one more"] += 1
+            yield item
+
+
+def test_counters_can_be_read_while_the_thread_counts() -> None:
+    one = open_udp(4, "127.0.0.1")
+    core = RelayCore(0.0, suite=Chance(), policy=POLICY, static=key(1), secret=key(2))
+    path = HotPath([one], core, lambda now, source, data: None, lambda now: None)
+    path.counters["faults"] += 1
+    path._batches[0].counters = Counting({"forwarded": 5, "over quota: lease": 2})
+    assert path.totals() == {"faults": 1, "forwarded": 5, "over quota: lease": 2}
+    one.close()
+
+
+async def test_a_flood_for_the_core_leaves_the_other_tasks_their_turn() -> None:
+    one = open_udp(4, "127.0.0.1")
+    core = RelayCore(0.0, suite=Chance(), policy=POLICY, static=key(1), secret=key(2))
+    heard: list[bytes] = []
+    path = HotPath([one], core, lambda now, source, data: heard.append(data), lambda now: None)
+    path._token = trio.lowlevel.current_trio_token()
+    flood = [(endpoint("192.0.2.1", 4000), bytes([n % 256])) for n in range(OTHERS_MAX + 100)]
+    path._pass_on(list(flood))
+    assert path.counters["waiting for the core: full"] == 100
+    most = 0
+    while len(heard) < OTHERS_MAX:
+        before = len(heard)
+        await trio.sleep(0)
+        most = max(most, len(heard) - before)
+    assert most <= 2 * HAND_OVER_MAX
+    assert heard == [data for _, data in flood[:OTHERS_MAX]], "in order, none twice"
+    one.close()
 
 
 async def test_thread_and_pipes_end_with_the_task() -> None:

@@ -112,6 +112,8 @@ async def test_a_flood_of_connections_leaves_those_that_are_there_alone() -> Non
         async with trio.open_nursery() as nursery:
             for _ in range(8):
                 nursery.start_soon(come_and_go)
+        await until(lambda: pair.relay.counters["tcp refused: too often"])
+        assert len(pair.at_relay.lost) <= relay_tcp.CONNECTS_BURST + 10, "few of them cost the core anything"
         pair.relay.send(trio.current_time(), place, b"still here")
         with trio.fail_after(5):
             assert await steady.receive_some(100) == b"\0\nstill here"
@@ -145,8 +147,115 @@ async def test_one_who_connects_keeps_few_connections_and_gives_up_unused_ones(m
 
 def test_connections_are_counted_by_what_one_owner_has_plenty_of() -> None:
     one, other = endpoint("2001:db8:1:2::1", 4000), endpoint("2001:db8:1:2:ffff::9", 5000)
-    assert relay_tcp._source(one) == relay_tcp._source(other) != relay_tcp._source(endpoint("2001:db8:1:3::1", 4000))
-    assert relay_tcp._source(endpoint("192.0.2.1", 1)) == relay_tcp._source(endpoint("192.0.2.1", 2))
+    assert relay_tcp._owners(one) == relay_tcp._owners(other)
+    third, far = relay_tcp._owners(endpoint("2001:db8:1:3::1", 4000)), relay_tcp._owners(endpoint("2001:db8:2::1", 1))
+    assert len(relay_tcp._owners(one).keys() & third.keys()) == 1, "another address of the same customer"
+    assert not third.keys() & far.keys()
+    assert relay_tcp._owners(endpoint("192.0.2.1", 1)) == relay_tcp._owners(endpoint("192.0.2.1", 2))
+    assert len(relay_tcp._owners(endpoint("192.0.2.1", 1)).keys() & relay_tcp._owners(endpoint("192.0.2.9", 1))) == 1
+
+
+async def test_a_customer_with_many_addresses_does_not_fill_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_tcp, "CONNECTIONS_PER_ADDRESS_MAX", 2)
+    monkeypatch.setattr(relay_tcp, "CONNECTIONS_PER_SUBNET_MAX", 3)
+    async with running() as pair:
+        streams = []
+        for last in (2, 3, 4):
+            for _ in range(2):
+                stream = await trio.open_tcp_stream("127.0.0.1", pair.port, local_address=f"127.0.0.{last}")
+                streams.append(stream)
+                await stream.send_all(b"\0\1a")
+        await until(lambda: pair.relay.counters["tcp refused: too many"] == 3)
+        assert len(pair.relay) == 3
+        stream = await trio.open_tcp_stream("127.0.0.1", pair.port, local_address="127.0.1.1")
+        await stream.send_all(b"\0\1b")
+        await until(lambda: pair.at_relay.got[-1][1] == b"b")
+        for each in (*streams, stream):
+            await each.aclose()
+        await until(lambda: not len(pair.relay))
+        assert not pair.relay._by_owner
+
+
+async def test_a_flood_of_the_smallest_records_is_read_no_faster_than_the_limit() -> None:
+    """Three bytes cost their sender next to nothing, and us a turn of the core."""
+    async with running() as pair:
+        streams = [await trio.open_tcp_stream("127.0.0.1", pair.port) for _ in range(3)]
+        began = trio.current_time()
+        for stream in streams:
+            await stream.send_all(b"\0\1x" * 3000)
+        turns = 0
+        while trio.current_time() < began + 0.5:
+            await trio.sleep(0.005)
+            turns += 1
+        seconds = trio.current_time() - began
+        limit = relay_tcp.RECORDS_BURST + relay_tcp.RECORDS_PER_SECOND * seconds
+        assert relay_tcp.RECORDS_BURST <= len(pair.at_relay.got) <= limit, "all connections of an address together"
+        assert turns > 10, "the other tasks had their turn"
+        assert pair.relay.counters["tcp read slower"]
+        far = await trio.open_tcp_stream("127.0.0.1", pair.port, local_address="127.0.1.1")
+        await far.send_all(b"\0\1y")
+        await until(lambda: any(data == b"y" for _, data in pair.at_relay.got))
+        for stream in (*streams, far):
+            await trio.aclose_forcefully(stream)
+
+
+async def test_who_connects_anew_has_no_more_to_say() -> None:
+    async with running() as pair:
+        began = trio.current_time()
+        for _ in range(5):
+            stream = await trio.open_tcp_stream("127.0.0.1", pair.port)
+            await stream.send_all(b"\0\1x" * 400)
+            await trio.sleep(0.03)
+            await trio.aclose_forcefully(stream)
+        seconds = trio.current_time() - began
+        assert len(pair.at_relay.got) <= relay_tcp.RECORDS_BURST + relay_tcp.RECORDS_PER_SECOND * seconds
+
+
+async def test_a_relay_that_floods_who_connects_to_it_is_read_no_faster() -> None:
+    async with running() as pair:
+        pair.paths.send(trio.current_time(), pair.place, b"hello")
+        await until(lambda: pair.at_relay.got)
+        place, began = pair.at_relay.got[0][0], trio.current_time()
+        connection = pair.relay._connections[place]
+        await connection._stream.send_all(b"\0\1x" * 3000)
+        await trio.sleep(0.2)
+        limit = relay_tcp.RECORDS_BURST + relay_tcp.RECORDS_PER_SECOND * (trio.current_time() - began)
+        assert relay_tcp.RECORDS_BURST <= len(pair.at_paths.got) <= limit
+
+
+async def test_a_connection_without_a_usable_address_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux does not hand one from port 0 on; others may."""
+    seen: list[object] = []
+    true_endpoint = relay_tcp._endpoint_of
+
+    def from_port_0(name: tuple[str, int]) -> Endpoint:
+        seen.append(name)
+        return true_endpoint((name[0], 0) if len(seen) == 1 else name)
+
+    monkeypatch.setattr(relay_tcp, "_endpoint_of", from_port_0)
+    async with running() as pair:
+        odd = await trio.open_tcp_stream("127.0.0.1", pair.port)
+        with trio.fail_after(5):
+            assert await odd.receive_some(1) == b""
+        stream = await trio.open_tcp_stream("127.0.0.1", pair.port)
+        await stream.send_all(b"\0\1a")
+        await until(lambda: pair.at_relay.got)
+        assert pair.relay.counters["tcp refused: no address"] == 1
+        for each in (odd, stream):
+            await each.aclose()
+
+
+async def test_other_peoples_services_are_not_connected_to_whoever_names_them() -> None:
+    """A hello, a grant or a record may name any port as a relay's."""
+    side = Side()
+    paths = TcpPaths(side.deliver, side.gone)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(paths.run)
+        for port in (1, 22, 25, 80, 1023):
+            paths.send(trio.current_time(), tcp_place(endpoint("127.0.0.1", port), 0), b"hello")
+        assert len(paths) == 0
+        assert paths.counters == {"tcp refused: other people's service": 5}
+        nursery.cancel_scope.cancel()
 
 
 async def test_who_is_bound_to_an_address_connects_from_there() -> None:

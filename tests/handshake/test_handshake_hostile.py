@@ -16,7 +16,7 @@ from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.dial import Callee
 from meshcall.handshake.events import NO_ANSWER, Closed, Established, Frame, Message
 from meshcall.handshake.pieces import MESSAGES_MAX, cut
-from meshcall.path.paths import Path, direct
+from meshcall.path.paths import Path, direct, relayed
 from meshcall.wire.link import (
     FORM_HYBRID,
     PIECE_BYTES_MAX,
@@ -157,6 +157,49 @@ def test_callers_with_keys_of_their_own_cannot_fill_the_table(monkeypatch: pytes
     alice.links.send_frame(wire.now, out, 32, b"x")
     wire.run(0.1)
     assert len(bob.take(Frame)) == 1
+
+
+def test_fresh_identities_at_one_address_cannot_take_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "INCOMING_PER_OWNER_MAX", 5)
+    monkeypatch.setattr(links, "INCOMING_MAX", 8)
+    wire = Wire(paper=True)
+    bob = wire.party("bob")
+
+    def connects(number: int, subnet: str) -> bool:
+        caller = wire.party("caller")
+        del wire.parties[caller.path]
+        caller.path = direct(endpoint(f"{subnet}:{number:x}::1", 4000))
+        wire.parties[caller.path] = caller
+        wire.dial(caller, bob)
+        wire.run(0.3)
+        return bool(bob.take(Established))
+
+    assert [connects(number, "2001:db8:1") for number in range(8)] == [True] * 5 + [False] * 3, "one /48"
+    assert bob.links.counters["too many links of one caller"] >= 3
+    assert connects(1, "2001:db8:2"), "another caller is not kept out by them"
+    assert [connects(number, f"2001:db8:{3 + number}") for number in range(4)] == [True, True, False, False]
+    assert bob.links.counters["too many links"] >= 2
+    out, _ = wire.connect(bob, wire.party("carol"))
+    assert out, "and whatever they do, bob can call"
+    for number in list(bob.links._links):
+        bob.links.close(wire.now, number)
+    assert not bob.links._owned
+    assert not bob.links._owners
+    assert connects(1, "2001:db8:1"), "there is room again"
+
+
+def test_the_flows_of_a_relay_are_one_caller_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(paper=True)
+    alice, bob = wire.party("alice"), wire.party("bob")
+    relay = endpoint("192.0.2.9", 3478)
+    for flow, most in ((b"\1" * 8, links.INCOMING_PER_FLOW_MAX), (b"\2" * 8, 2 * links.INCOMING_PER_FLOW_MAX)):
+        del wire.parties[alice.path]
+        alice.path = relayed(relay, flow)
+        wire.parties[alice.path] = alice
+        for _ in range(links.INCOMING_PER_FLOW_MAX + 3):
+            wire.dial(alice, bob)
+            wire.run(0.2)
+        assert len(bob.links._owned) == most
 
 
 def test_a_first_message_replayed_later_makes_no_second_session() -> None:

@@ -70,19 +70,21 @@ table ip lab {{
 }}"""
 
 
-def missing() -> str:
-    """What this machine lacks for a lab; empty: nothing."""
-    if os.geteuid() != 0:
-        return "needs root"
-    for tool in ("ip", "nft"):
+def missing(*, routers: bool = True) -> str:
+    """What this machine lacks for a lab; empty: nothing.  `routers`: with NATs and engines of its own."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        return "needs root on Linux"
+    for tool in ("ip", "nft") if routers else ("ip",):
         if shutil.which(tool) is None:
             return f"needs the program {tool}"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+    if routers and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "needs /dev/net/tun"
     probe = f"natlab-probe-{os.getpid()}"
     if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:
         return "may not make network namespaces"
     try:
+        if not routers:
+            return ""
         rules = "table ip probe { chain c { type nat hook postrouting priority 100; }\n}"
         nft = ["ip", "netns", "exec", probe, "nft", "-f", "-"]
         if subprocess.run(nft, input=rules, text=True, capture_output=True).returncode:

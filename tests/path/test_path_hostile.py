@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from meshcall.core import Endpoint, endpoint
+from meshcall.core import Endpoint, endpoint, parse_endpoint
 from meshcall.path.budget import BIRTHDAY_PACKETS_MAX, HOST_PACKETS_MAX, TOTAL_PACKETS_MAX, WINDOW_SECONDS, ProbeBudget
 from meshcall.path.candidates import Trust
 from meshcall.path.health import State
@@ -328,6 +328,20 @@ def test_before_acceptance_nobody_gets_a_packet_by_naming_an_address(trust: Trus
     assert all(frame.path == BY_RELAY[0] for frame in end.outbox)
     assert not end.messages
     assert end.counters["before acceptance"] == 200
+
+
+@pytest.mark.parametrize("where", ["255.255.255.255:6881", "224.0.0.1:6881", "192.0.2.9:53", "240.0.0.1:6881"])
+def test_a_relay_that_the_peer_names_is_no_broadcast_and_nobody_elses_service(where: str) -> None:
+    for kind in (Kind.RELAY_UDP, Kind.RELAY_TCP):
+        one = prober(0)
+        one.outbox.clear()
+        named = (Candidate(kind, parse_endpoint(where), bytes(8)), Candidate(Kind.RELAY_UDP, VICTIM, bytes(8)))
+        one.take_message(0.1, encode_candidates(Candidates(True, NO_PORTS, named)))
+        for tick in range(40):
+            one.wake(0.1 + tick * 0.05)
+        sent = {endpoint_of(frame.path) for frame in one.outbox}
+        assert parse_endpoint(where) not in sent
+        assert VICTIM in sent, "one that can be a relay is asked"
 
 
 def test_candidates_messages_are_bounded() -> None:

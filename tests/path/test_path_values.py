@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint, parse_endpoint, port_of
+from meshcall.endpoints import is_nonsense, is_private
 from meshcall.path import rhythm
 from meshcall.path.budget import BIRTHDAY_PACKETS_MAX, HOST_PACKETS_MAX, HOSTS_MAX, TOTAL_PACKETS_MAX, ProbeBudget
-from meshcall.path.candidates import Trust, gather, is_nonsense, is_private, may_probe, path_to, tellable
+from meshcall.path.candidates import Trust, gather, may_connect, may_probe, path_to, tellable
 from meshcall.path.choice import choose, doubles
 from meshcall.path.health import Health, Measured, State
 from meshcall.path.life import MappingLife
@@ -110,6 +111,25 @@ def test_where_probes_may_go(target: str, same: bool, allowed: bool) -> None:
 def test_without_ipv6_of_our_own_none_is_probed_and_loopback_only_on_loopback() -> None:
     assert not may_probe(at("[2001:db8::9]:5000"), [at("10.0.0.2:5000")], False)
     assert may_probe(at("127.0.0.1:5000"), [at("127.0.0.1:6000")], False)
+    assert not may_probe(at("127.0.0.1:5000"), [at("127.0.0.1:6000"), at("10.0.0.2:6000")], True), (
+        "nobody could mean it"
+    )
+    assert not may_probe(at("127.0.0.1:5000"), [], True)
+
+
+@pytest.mark.parametrize(
+    ("target", "local", "allowed"),
+    [
+        ("192.0.2.7:443", ["10.0.0.2:5000"], True), ("192.0.2.7:6881", [], True), ("192.0.2.7:80", [], False),
+        ("255.255.255.255:5000", [], False), ("224.0.0.1:5000", [], False), ("0.0.0.0:5000", [], False),
+        ("127.0.0.1:6379", ["10.0.0.2:5000", "127.0.0.1:5000"], False), ("[::1]:6379", ["10.0.0.2:5000"], False),
+        ("127.0.0.1:6881", ["127.0.0.1:5000"], True), ("10.9.0.1:6881", ["10.0.0.2:5000"], True),
+    ],
+)  # fmt: skip
+def test_where_a_connection_to_a_relay_may_go_that_a_peer_or_record_names(
+    target: str, local: list[str], allowed: bool
+) -> None:
+    assert may_connect(at(target), list(map(at, local))) is allowed
 
 
 @given(st.one_of(st.binary(min_size=6, max_size=6), st.binary(min_size=18, max_size=18)))

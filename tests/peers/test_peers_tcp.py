@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
-from meshcall.identity import Identity
+from meshcall.dht.items import signing_buffer
+from meshcall.identity import Device, Identity
 from meshcall.node import UdpBarred
 from meshcall.path.candidates import Trust
-from meshcall.path.paths import is_tcp, relayed
+from meshcall.path.paths import direct as straight
+from meshcall.path.paths import is_tcp, relayed, stream
 from meshcall.peers import reach
-from meshcall.peers.events import LinkDown, Reached
+from meshcall.peers.events import LeaseMessage, LinkDown, LinkUp, Moved, Reached
 from meshcall.peers.policy import PeerPolicy
-from meshcall.peers.reach import tcp_paths_of
+from meshcall.peers.reach import paths_of, tcp_paths_of
 from meshcall.peers.station import RelayPlan
 from meshcall.record.events import RecordConfirmed
-from meshcall.relay.discovery import tcp_places
-from meshcall.relay.places import connection_of_place, tcp_place
+from meshcall.relay.discovery import info_hash, tcp_places
+from meshcall.relay.places import connection_of_place, is_tcp_place, tcp_place
 from meshcall.wire import detour as detour_wire
 from meshcall.wire import relay as relay_wire
 from meshcall.wire.record import DeviceEntry, RelayLease
@@ -234,6 +238,45 @@ def test_our_own_connection_makes_no_caller_of_the_relay_at_its_end() -> None:
     assert station.counters["no relay here"] == 3
 
 
+def test_a_relay_gets_no_lease_of_ours_by_the_connection_that_we_opened_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TcpWorld()
+    relay = world.tcp_relay()
+    station = world.nodes[relay].people
+    assert station.relay is not None
+    where, request = endpoint("192.0.2.7", 443), relay_wire.encode_lease_message(relay_wire.LeaseRequest(1, 600))
+    for connection, granted in ((0, 0), (5, 1)):
+        end = bytes([1] * 32), bytes([2] * 32), stream(where, connection)
+        monkeypatch.setattr(station.peers, "end_of", lambda link, end=end: end)
+        station._take(world.now, LeaseMessage(77, request))
+        assert len(station.relay.tables.leases) == granted
+    assert station.counters["lease asked for by a relay on our connection"] == 1
+
+
+def test_whom_a_gateway_serves_by_a_list_is_known_without_a_look_at_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message of a stranger asks for it, and strangers may have thousands of links."""
+    world = TcpWorld()
+    member, stranger = bytes([1] * 32), bytes([2] * 32)
+    relay = world.tcp_relay(mode="list", members=frozenset({member}))
+    station = world.nodes[relay].people
+    ways = [stream(endpoint("192.0.2.7", 5000), number) for number in range(4)]
+    places = [tcp_place(endpoint("192.0.2.7", 5000), number) for number in range(4)]
+    ends: dict[int, bytes] = {}
+    monkeypatch.setattr(station.peers, "end_of", lambda link: (ends[link], bytes(32), ways[0]))
+    monkeypatch.setattr(station.peers, "is_open", lambda link: link in ends)
+    for link, identity, way in ((10, member, ways[1]), (11, stranger, ways[2]), (12, member, ways[0])):
+        ends[link] = identity
+        station._take(world.now, LinkUp(link, way, identity, bytes(32), True))
+    assert [station.serves(place) for place in places] == [False, True, False, False]
+    station._take(world.now, Moved(10, ways[3]))
+    assert [station.serves(place) for place in places] == [False, False, False, True]
+    station._take(world.now, Moved(10, straight(endpoint("192.0.2.7", 5000))))
+    assert not any(map(station.serves, places))
+    for link in range(20, 60):
+        ends = {link: member}  # what is closed by us is over without an event
+        station._take(world.now, LinkUp(link, ways[1], member, bytes(32), True))
+        assert len(station._served) == 1
+
+
 def test_the_dht_and_gateways_are_not_spoken_with_by_the_wrong_transport() -> None:
     world = TcpWorld()
     relay = world.tcp_relay()
@@ -257,6 +300,47 @@ def test_a_record_that_names_other_peoples_services_leads_no_connection_there(po
     entry = DeviceEntry(1, bytes(32), 0, bytes(64), leases=(lease,))
     assert tcp_paths_of(entry, (4,)) == [relayed(endpoint("192.0.2.7", port), bytes(8), tcp=True)] * ways
     assert len(tcp_places(endpoint("192.0.2.7", port))) == (2 if port == 1024 else 1), "443 is always tried"
+
+
+def test_a_record_leads_no_packet_to_other_peoples_services_and_no_connection_to_this_machine() -> None:
+    leases = tuple(
+        RelayLease(bytes(32), bytes([n] * 8), endpoint(host, port), None, tcp_port=6379)
+        for n, (host, port) in enumerate([("127.0.0.1", 53), ("192.0.2.7", 53), ("255.255.255.255", 6881)])
+    )
+    direct = (endpoint("192.0.2.8", 53), endpoint("192.0.2.8", 5353), endpoint("224.0.0.1", 6881))
+    entry = DeviceEntry(1, bytes(32), 0, bytes(64), leases=leases, direct_v4=direct)
+    assert paths_of(entry, (4,), relayed_only=False) == [straight(direct[1])]
+    there = relayed(endpoint("192.0.2.7", 6379), bytes([1] * 8), tcp=True)
+    here = relayed(endpoint("127.0.0.1", 6379), bytes(8), tcp=True)
+    loopback, other = endpoint("127.0.0.1", 7000), endpoint("10.0.0.2", 7000)
+    assert tcp_paths_of(entry, (4,), (loopback, other)) == [there]
+    assert tcp_paths_of(entry, (4,), (loopback,)) == [here, there], "where all is on one machine"
+
+
+def test_newer_records_without_end_lead_to_few_dials() -> None:
+    world = TcpWorld()
+    ann, _ = world.planned(RelayPlan())
+    people = world.nodes[ann].people
+    number = people.reach(world.now, Identity.new(world.suite).public)
+    began = len(people.peers.links)
+    for serial in range(1, 40):
+        where = (endpoint(f"203.0.113.{serial}", 7000),)
+        entry = DeviceEntry(serial, Device.new(world.suite).public, 0, bytes(64), direct_v4=where)
+        people.peers.found(world.now, number, [entry])
+        again = DeviceEntry(serial, entry.static, 0, bytes(64), direct_v4=(endpoint("203.0.113.200", 7000 + serial),))
+        people.peers.found(world.now, number, [again])
+    dials = people.peers.links._dials
+    assert len(dials) - began == reach.DEVICES_MAX
+    world.nodes[ann].outbox.clear()
+    people.carry(world.now)
+    assert len(world.nodes[ann].outbox) <= 2 * 2 * reach.DEVICES_MAX, "two pieces, two addresses each"
+
+
+def test_what_a_reach_knows_of_this_machine_are_its_own_addresses() -> None:
+    world = TcpWorld()
+    ann, _ = world.planned(RelayPlan())
+    peers = world.nodes[ann].people.peers
+    assert peers.reaches.local == (world.where[ann],)
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +382,39 @@ def test_any_bytes_by_any_connection_are_taken_or_counted(
     assert core is not None
     assert all(lease.place is None or connection_of_place(lease.place) for lease in core.tables.leases.values())
     assert len(settled.nodes[relay].carrier.gateway) <= 96
+
+
+def test_well_formed_questions_of_all_kinds_lead_a_gateway_to_nodes_of_the_dht_only(settled: TcpWorld) -> None:
+    """Keys, values, sequence numbers and connections of a stranger's choice: none of them says where a packet goes."""
+    rng = Random(7)
+    relay = len(settled.nodes) - 2
+    node, owner = settled.nodes[relay], Identity.new(settled.suite)
+    long, deep = b"i" + b"9" * 900 + b"e", b"l" * 499 + b"e" * 499
+    values = [b"i1e", long, deep, b"d1:a1:b1:a1:ce", b"le", b"x", b"995:" + bytes(995)]
+    sent: set[Endpoint] = set()
+    for number in range(150):
+        place = tcp_place(endpoint(f"198.51.{rng.randrange(20)}.{rng.randrange(256)}", 5000), 1 + number % 5)
+        seq, value = rng.choice((0, 1, 2**63 - 1)), rng.choice(values)
+        signature = settled.suite.sign(owner.key, signing_buffer(b"", seq, value)) if number % 3 else rng.randbytes(64)
+        ask: detour_wire.Ask = rng.choice(
+            (
+                detour_wire.AskItem(rng.choice((owner.public, bytes(32), rng.randbytes(32)))),
+                detour_wire.AskStore(owner.public, seq, value, signature, rng.choice((None, 0, seq))),
+                detour_wire.AskPeers(info_hash(number % 16)),
+                detour_wire.AskPeers(rng.randbytes(20)),
+                detour_wire.Knock(),
+            )
+        )
+        node.receive_tcp(settled.now, place, detour_wire.encode(rng.choice((0, 1, number)), ask))
+        if rng.random() < 0.3:
+            node.tcp_gone(settled.now, place)
+        sent |= {way for way, _ in node.outbox if not is_tcp_place(way)}
+        settled.drain(relay)
+        settled.run(0.05)
+        assert len(node.carrier.gateway) <= 96
+    assert sent, "it did ask the DHT"
+    assert sent <= set(settled.where)
+    assert any("refused" in word for word in node.carrier.gateway.counters)
+    settled.run(40.0)
+    assert len(node.carrier.gateway) == 0
+    assert not node.carrier._for_others

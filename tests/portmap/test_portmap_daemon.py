@@ -15,22 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.portmap.gateway_home import ROOT, Home, missing
+from tests.natlab.home import ROOT, Home
 
 WAIT_SECONDS = 30.0
 PORT = 40_123
-
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    if lacks := missing():
-        pytest.skip(f"a gateway in a namespace {lacks}")
-    made = Home.__new__(Home)
-    try:
-        made.__init__()  # type: ignore[misc]
-        yield made
-    finally:
-        made.close()
 
 
 class Node:

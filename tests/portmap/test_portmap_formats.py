@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshcall.core import Endpoint, endpoint
+from meshcall.endpoints import is_private
 from meshcall.errors import BadPacket
 from meshcall.portmap import http, natpmp, pcp, upnp
-from meshcall.portmap.grant import Gateway, is_nonsense, is_private
+from meshcall.portmap.grant import Gateway, is_unreachable
 from meshcall.portmap.xml import read_xml
 
 NONCE = bytes(range(12))
@@ -143,6 +144,7 @@ def _split(where: str) -> tuple[str, int]:
     "text",
     ["https://192.168.1.1/", "http://gateway.example/", "http://a@192.168.1.1/", "http://192.168.1.1:0/", "",
      "http://192.168.1.1:70000/", "http://192.168.1.256/", "http://192.168.1.1/a b", "http://192.168.1.1/\r\nX: y",
+     "http://192.168.1.1:22/", "http://192.168.1.1:25/", "http://192.168.1.1:1023/",
      "http://[fe80::1]/", "file:///etc/passwd", "http://192.168.1.1/" + "a" * 2000],
 )  # fmt: skip
 def test_an_url_that_is_not_followed(text: str) -> None:
@@ -155,6 +157,8 @@ def test_a_reference_stays_on_its_host() -> None:
     assert url.join("ctl").path == "/a/ctl"
     assert url.join("/ctl?x=1").path == "/ctl?x=1"
     assert url.join("http://192.168.1.1:80/ctl").to == endpoint("192.168.1.1", 80)
+    with pytest.raises(BadPacket, match="another service"):
+        url.join("http://192.168.1.1:631/ctl")
     for bad in ("http://192.168.1.2/ctl", "//192.168.1.2/ctl", "ftp://192.168.1.1/", "/a b", "/a\r\nb", "http://["):
         with pytest.raises(BadPacket):
             url.join(bad)
@@ -170,6 +174,7 @@ def test_http_bodies() -> None:
     assert not http.is_whole(chunked[:-8])
     assert not http.is_whole(head + b"\r\nabc"), "the end is the end of the connection"
     for bad in (head + b"Content-Length: 9\r\n\r\nabc", chunked[:-9], b"HTTP/2 200\r\n\r\n", b"", b"\r\n\r\n",
+                head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n",
                 head + b"Content-Length: -1\r\n\r\n", head + b"Transfer-Encoding: chunked\r\n\r\n" + b"z" * 99,
                 head + b"X: " + b"y" * 9000 + b"\r\n\r\n", head + b"\r\n" + b"y" * 70_000):  # fmt: skip
         with pytest.raises(BadPacket):
@@ -186,17 +191,17 @@ def test_http_bodies() -> None:
 )  # fmt: skip
 def test_outside_addresses(where: str, nonsense: bool, private: bool) -> None:
     outside = endpoint(*_split(where))
-    assert is_nonsense(outside, 4) is nonsense
+    assert is_unreachable(outside, 4) is nonsense
     assert is_private(outside) is private
-    assert is_nonsense(outside, 6)
+    assert is_unreachable(outside, 6)
 
 
 def test_outside_addresses_of_ipv6() -> None:
-    assert not is_nonsense(endpoint("2001:db8::1", 6881), 6)
-    assert not is_nonsense(endpoint("fd00::1", 6881), 6)
+    assert not is_unreachable(endpoint("2001:db8::1", 6881), 6)
+    assert not is_unreachable(endpoint("fd00::1", 6881), 6)
     assert is_private(endpoint("fd00::1", 6881))
     for bad in ("::", "::1", "fe80::1", "ff02::1", "2002:c000:221::1", "64:ff9b::1"):
-        assert is_nonsense(endpoint(bad, 6881), 6), bad
+        assert is_unreachable(endpoint(bad, 6881), 6), bad
 
 
 def test_a_neighbour_is_in_the_gateways_24() -> None:

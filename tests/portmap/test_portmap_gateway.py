@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
 from functools import partial
 from random import Random
+from typing import cast
 
 import pytest
 import trio
 
-from meshcall.core import endpoint
+from meshcall.core import Endpoint, endpoint
 from meshcall.drivers import gateway
 from meshcall.drivers.gateway import PortMapper, default_route_v4, default_route_v6, fetch
+from meshcall.handshake.budget import Budget
+from meshcall.portmap.grant import Gateway
 from meshcall.portmap.http import RESPONSE_BYTES_MAX
-from tests.portmap.gateway_home import Home, missing
+from meshcall.portmap.mapper import Mapper
+from tests.natlab.home import Home
 
 ROUTES_V4 = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
 wlan0 00000000 {far} 0003 0 0 600 00000000 0 0 0
@@ -101,6 +107,77 @@ async def test_fetch_does_not_wait_for_one_who_drips() -> None:
             assert await fetch(where, b"GET", seconds=0.2) == "http too slow"
 
 
+async def test_fetch_does_not_look_at_every_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look reads all that came so far: in bytes sent one by one that would be a hundred times the work."""
+    looks: list[int] = []
+    monkeypatch.setattr(gateway, "is_whole", lambda data: looks.append(len(data)))
+    async with page(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", pause=0.0005) as where:
+        assert await fetch(where, b"GET", seconds=0.5) == "http too slow"
+    assert len(looks) <= 0.5 / gateway.READ_PAUSE_SECONDS + 1
+
+
+async def test_fetch_without_a_file_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.trio.socket, "socket", no_files)
+    assert await fetch(endpoint("127.0.0.1", 1024), b"GET") == "http no connection"
+
+
+def no_files(*_: object) -> None:
+    raise OSError(errno.EMFILE, "too many open files")
+
+
+async def test_without_a_file_to_spare_the_node_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.socket, "socket", no_files)
+    mapper = Mapper(40_123, secret=bytes(16), rng=Random(1))
+    gateway._Family(cast(PortMapper, None), 4, mapper).set_route((Gateway(bytes((127, 0, 0, 1)), bytes(4)), "lo"))
+    assert mapper.counters["pcp EMFILE"] == mapper.counters["ssdp EMFILE"] == mapper.counters["announce EMFILE"] == 1
+
+
+class Heard:
+    """A mapper that writes down what it was given."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.got: list[str] = []
+
+    def receive(self, now: float, source: Endpoint, data: bytes) -> None:
+        self.got.append("answer")
+
+    def announced(self, now: float, source: Endpoint, data: bytes) -> None:
+        self.got.append("announcement")
+
+
+class Flooded:
+    """A socket with so many datagrams of the gateway's port 5351."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+        if not self.count:
+            raise BlockingIOError
+        self.count -= 1
+        return b"x", ("192.168.1.1", 5351)
+
+
+async def test_answers_come_by_the_socket_that_asked_and_no_other() -> None:
+    heard, budget = Heard(), Budget(trio.current_time(), 1000, 1000)
+    family = gateway._Family(cast(PortMapper, None), 4, cast(Mapper, heard))
+    for name in ("pcp", "announce", "ssdp"):
+        assert family._take_datagrams(name, cast(socket.socket, Flooded(1)), budget)
+    assert heard.got == ["answer", "announcement"]
+    assert heard.counters["wrong source"] == 1, "everybody knows the port from which was searched"
+
+
+async def test_a_flood_on_the_local_network_is_read_no_faster_than_the_limit() -> None:
+    heard, flood = Heard(), Flooded(100_000)
+    family = gateway._Family(cast(PortMapper, None), 4, cast(Mapper, heard))
+    budget = Budget(trio.current_time(), gateway.DATAGRAMS_PER_SECOND, gateway.DATAGRAMS_PER_SECOND)
+    began = trio.current_time()
+    while family._take_datagrams("announce", cast(socket.socket, flood), budget):
+        assert len(heard.got) < 10_000
+    assert len(heard.got) <= gateway.DATAGRAMS_PER_SECOND * (1 + trio.current_time() - began)
+
+
 async def test_fetch_takes_no_more_than_it_said() -> None:
     async with page(b"HTTP/1.1 200 OK\r\n\r\n", b"<" * (RESPONSE_BYTES_MAX * 4)) as where:
         with trio.fail_after(2):
@@ -112,18 +189,6 @@ async def test_fetch_from_nobody_or_from_one_who_says_nothing() -> None:
         assert await fetch(where, b"GET") == "http empty"
     with trio.fail_after(2):
         assert await fetch(where, b"GET") == "http no connection"
-
-
-@pytest.fixture
-def home() -> Iterator[Home]:
-    if lacks := missing():
-        pytest.skip(f"a gateway in a namespace {lacks}")
-    made = Home.__new__(Home)
-    try:
-        made.__init__()  # type: ignore[misc]
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("protocol", ["pcp", "nat-pmp", "upnp"])

@@ -107,7 +107,7 @@ def test_a_restart_that_is_announced_is_healed_within_seconds(protocol: str) -> 
         announcement = struct.pack("!BBHI", 0, 128, 0, 0) + bytes((203, 0, 113, 7))
     sent = len(world.sent)
     for _ in range(50):  # one is enough, fifty are not worth more
-        world.mapper.receive(world.now, GATEWAY.at(5351), announcement)
+        world.mapper.announced(world.now, GATEWAY.at(5351), announcement)
     world.run(5.1)
     assert world.fake.mappings == {PORT: (protocol, PORT)}
     assert len(world.sent) - sent <= 2
@@ -119,7 +119,7 @@ def test_an_announcement_of_a_gateway_that_did_not_restart_costs_nothing() -> No
     world.join()
     world.run(600)
     announcement = struct.pack("!BBBBII12x", 2, 0x80, 0, 0, 0, world.fake.epoch(world.now))
-    world.mapper.receive(world.now, GATEWAY.at(5351), announcement)
+    world.mapper.announced(world.now, GATEWAY.at(5351), announcement)
     world.run(10)
     assert len(world.sent) == 1
 
@@ -288,6 +288,25 @@ def test_an_answer_nobody_asked_for_changes_nothing() -> None:
     assert world.mapper.mapped == Mapped(OUTSIDE, "pcp", private=False)
 
 
+@pytest.mark.parametrize("protocol", ["pcp", "nat-pmp"])
+def test_no_answer_comes_by_the_group_of_announcements_to_which_anybody_can_write(protocol: str) -> None:
+    world = World(FakeGateway(speaks=(protocol,)))
+    world.mapper.set_gateway(world.now, GATEWAY)
+    if protocol == "nat-pmp":
+        world.mapper.refused(world.now)
+    for _, question in world.mapper.outbox:
+        for answer in world.fake.datagram(world.now, question):
+            world.mapper.announced(world.now, GATEWAY.at(5351), answer)
+    world.mapper.announced(world.now, GATEWAY.at(5351), struct.pack("!BBBBII12x", 2, 0x81, 0, 2, 0, 0))  # "no"
+    world.mapper.announced(world.now, GATEWAY.at(5351), struct.pack("!BBHI", 0, 128, 2, 0))
+    assert world.mapper.mapped is None
+    assert not world.events
+    world.fake.datagram = lambda now, data: []  # type: ignore[method-assign]
+    world.run(1)
+    assert world.mapper.mapped is None
+    assert not world.mapper.reason, "and it is still asking"
+
+
 def test_the_nonce_is_the_same_after_a_crash_and_another_for_another_secret() -> None:
     first, second = World(), World()
     first.join()
@@ -323,6 +342,7 @@ def test_whatever_happens_the_mapper_neither_raises_nor_spins(
             world.run(seconds)
         elif what == "noise":
             world.mapper.receive(world.now, GATEWAY.at(5351 if bit % 2 else 1900), noise)
+            world.mapper.announced(world.now, GATEWAY.at(5351), noise)
             world.mapper.answered(world.now, bit % 9, noise)
         elif what in ("deaf", "hear"):
             world.is_deaf = what == "deaf"

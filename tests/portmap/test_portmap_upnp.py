@@ -132,8 +132,8 @@ def test_the_gateway_goes_before_its_neighbours() -> None:
     assert len(asked) == 4
     other = searching()
     other.mapper.receive(other.now, endpoint("192.168.1.20", 1900), search_answer("http://192.168.1.20/d"))
-    other.mapper.receive(other.now, GATEWAY.at(1900), search_answer("http://192.168.1.1:99/d"))
-    assert [request.to for request in other.mapper.requests] == [GATEWAY.at(99)]
+    other.mapper.receive(other.now, GATEWAY.at(1900), search_answer("http://192.168.1.1:9900/d"))
+    assert [request.to for request in other.mapper.requests] == [GATEWAY.at(9900)]
 
 
 def test_a_control_url_of_another_host_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""A home in two network namespaces: a gateway, a host behind it, and no way out of them."""
+"""A home in two network namespaces: a gateway, a host behind it, and no way out of them.  The fixture is `home`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import subprocess
 import sys
 import time
@@ -15,18 +14,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 25.0
-
-
-def missing() -> str:
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "needs root on Linux"
-    if shutil.which("ip") is None:
-        return "needs the program ip"
-    probe = f"pm{os.getpid()}p"
-    if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:
-        return "may not make network namespaces"
-    subprocess.run(["ip", "netns", "del", probe], check=False)
-    return ""
 
 
 class Program:
@@ -82,11 +69,24 @@ class Program:
 
 
 class Home:
-    """Two namespaces and a cable: a gateway and a host behind it, with no way out."""
+    """Two namespaces and a cable, for a `with`: a gateway and a host behind it, with no way out."""
 
     def __init__(self) -> None:
         self.gateway, self.host = f"pm{os.getpid()}g", f"pm{os.getpid()}h"
         self._programs: list[Program] = []
+
+    def __enter__(self) -> Home:
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _build(self) -> None:
         for space in (self.gateway, self.host):
             self.ip("netns", "add", space)
             self.ip("-n", space, "link", "set", "lo", "up")
@@ -108,14 +108,15 @@ class Home:
         subprocess.run(["ip", *words], check=True, capture_output=True)
 
     def start_gateway(self, address: str = "192.168.77.1", **options: object) -> Program:
-        program = self._start(self.gateway, "tests.portmap.fake_gateway", address, json.dumps(options))
+        program = self.start(self.gateway, "tests.portmap.fake_gateway", address, json.dumps(options))
         assert program.line() == "ready"
         return program
 
     def start_host(self, *families: str) -> Program:
-        return self._start(self.host, "tests.portmap.mapped_host", *(families or ("4",)))
+        return self.start(self.host, "tests.portmap.mapped_host", *(families or ("4",)))
 
-    def _start(self, space: str, *arguments: str) -> Program:
+    def start(self, space: str, *arguments: str) -> Program:
+        """A module of the tests as a program in one of the namespaces."""
         self._programs.append(Program(space, *arguments))
         return self._programs[-1]
 
