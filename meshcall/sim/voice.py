@@ -105,6 +105,12 @@ class PaperDecoder:
         """Silence."""
         return np.zeros(samples, np.int16)
 
+    def keep(self) -> None:
+        """Silence has no past."""
+
+    def go_back(self) -> None:
+        """Nor a way back."""
+
     def _play(self, number: int, slots: int) -> None:
         if self._next is not None and number > self._next:
             self.heard.missing += number - self._next
