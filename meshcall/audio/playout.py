@@ -22,6 +22,7 @@ from meshcall.audio.stretch import (
     LIKENESS,
     LIKENESS_HURRY,
     cross_fade,
+    lead_in,
     lengthen,
     shorten,
 )
@@ -182,6 +183,19 @@ class Line:
             self._made_up += PULL_SAMPLES
             self.concealed += PULL_SAMPLES
             self._add(sound)
+
+    def lead_in(self, samples: int, following: Frame) -> None:
+        """Let the last so many samples, which are made up, turn into the frame that follows them."""
+        self._decoder.keep()
+        try:
+            sound = self._decoder.decode(following.data, following.slots * SLOT_SAMPLES)
+        except BadPacket:
+            return
+        finally:
+            self._decoder.go_back()
+        led = lead_in(self._ready[-samples:], sound)
+        self._ready = np.concatenate([self._ready[:-samples], led])
+        self._heard = np.concatenate([self._heard, led])[-CONTEXT:]
 
     def pass_over(self) -> None:
         """What was made up last stands for frames that are lost."""

@@ -374,8 +374,11 @@ class Receiver:
             self._next = frame.slot
             self._held = 0
         elif do is Do.CONCEAL:
-            self._line.make_up(SLOT_SAMPLES - self._held % SLOT_SAMPLES)
+            made_up = SLOT_SAMPLES - self._held % SLOT_SAMPLES
+            self._line.make_up(made_up)
             passed = self._held // SLOT_SAMPLES + 1
+            if frame.slot == self._next + passed:
+                self._line.lead_in(made_up, frame)
             self._miss(passed)
             self._next += passed
             self._held = 0

@@ -48,7 +48,9 @@ class PaperDecoder:
     inband: list[int] = field(default_factory=list)
     concealed: int = 0
     kept: int = 0
-    """The next slot when the state was kept; `went_back`: how often it was taken again."""
+    """How many frames had been decoded when the state was kept."""
+    tried: list[int] = field(default_factory=list)
+    """Frames that were decoded, and forgotten again; `went_back`: how often."""
     went_back: int = 0
 
     def decode(self, frame: bytes, samples: int) -> Sound:
@@ -71,7 +73,8 @@ class PaperDecoder:
         self.kept = len(self.decoded)
 
     def go_back(self) -> None:
-        assert self.kept == len(self.decoded), "frames were played since"
+        self.tried += self.decoded[self.kept :]
+        del self.decoded[self.kept :]
         self.went_back += 1
 
     def _open(self, frame: bytes) -> tuple[int, int]:
