@@ -44,3 +44,11 @@ class Decoder(Protocol):
     def conceal(self, samples: int) -> Sound:
         """What a lost frame may have sounded like, fading out as losses go on."""
         ...
+
+    def keep(self) -> None:
+        """Remember what was decoded up to now; in the place of what was remembered before."""
+        ...
+
+    def go_back(self) -> None:
+        """As if nothing had been decoded or concealed since the last `keep`."""
+        ...

@@ -184,6 +184,8 @@ RUN_MS: Final = 1000.0
 """What more it is worth where frames would be missing three in a row although they come, as in a stall of the
 network: 10 ms for each per cent of them."""
 RUN_FRAMES: Final = 3
+REACH_TICKS_MAX: Final = 20
+"""Repair that comes later than this is waited for only if the histogram says so."""
 _LEAST_SHARE: Final = 0.004
 """Delays less than the least share of frames are not called the least."""
 _JUMP_FRAMES: Final = 4
@@ -222,7 +224,18 @@ class DelayHistogram:
         self._cost = self._price
         self._target = delay + len(PRIOR) - 1
         self._least = delay
+        self._reach = 0
         self._settled = True
+
+    def repairs_within(self, ticks: int) -> None:
+        """Packets carry repair of frames sent so many ticks before them: the target is no less than that.
+
+        Where losses come in bursts the few of the last 10 s say too little of what is to come; the other side, which
+        sees the mean of a longer time, would not spend bits on repair that is not waited for.
+        """
+        reach = min(ticks, REACH_TICKS_MAX)
+        self._settled = self._settled and reach == self._reach
+        self._reach = reach
 
     @property
     def target(self) -> int:
@@ -341,7 +354,8 @@ class DelayHistogram:
         cost = self._price + MISSED_MS * missed + FLAW_MS * missed / (missed + FLAW_HALF)
         cost += RUN_MS * (runs[-1] - runs)
         self._cost = cost
-        best = int(np.argmin(cost[least:])) + least
+        first = min(least + self._reach, BINS - 1)
+        best = int(np.argmin(cost[first:])) + first
         self._least = self._low + least
         self._target = self._low + best
         if least > 2 * _HEADROOM:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from functools import cache
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from meshcall.audio.stretch import (
     LIKENESS,
     LIKENESS_HURRY,
     cross_fade,
+    lead_in,
     lengthen,
     shorten,
 )
@@ -63,7 +65,7 @@ class Do(Enum):
     ACCELERATE = auto()
     EXPAND = auto()
     MERGE = auto()
-    """A frame after sound that was not the decoder's: cross-fade into it."""
+    """A frame after sound that was not the decoder's, or made up while the frame was late: cross-fade into it."""
     RECOVER = auto()
     """The copy in the frame that follows."""
     CONCEAL = auto()
@@ -83,8 +85,9 @@ _TABLE: Final[dict[Has, dict[Delay, Do]]] = {
     Has.COVERED: {Delay.SHORT: Do.SKIP, Delay.RIGHT: Do.SKIP, Delay.LONG: Do.SKIP, Delay.FAR: Do.FLUSH},
     Has.NOTHING: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.HOLD, Delay.LONG: Do.HOLD, Delay.FAR: Do.HOLD},
 }
-_BREAKS: Final = (Do.WAIT, Do.FLUSH)
-"""After these the sound of the decoder does not go on from what was played."""
+_BREAKS: Final = (Do.WAIT, Do.FLUSH, Do.HOLD)
+"""After these the sound of the decoder does not go on from what was played: after HOLD because it is taken back to
+before it, for nothing was lost."""
 
 
 def decide(has: Has, delay: Delay, previous: Do, *, noise: bool) -> Do:
@@ -104,14 +107,16 @@ REST: Final = RATE // 5
 """Nobody has spoken for 200 ms: not merely a pause between two words."""
 REST_GAIN: Final = 5.0
 """Time is scaled while nobody speaks where that is worth so many milliseconds of delay (DelayHistogram.dearer) ..."""
-SPOKEN_GAIN: Final = {Do.EXPAND: 40.0, Do.ACCELERATE: 100.0}
-"""... and while somebody speaks so many: a change of delay inside a sentence is a little damage, too ..."""
+SPOKEN_GAIN: Final = 40.0
+"""... and while somebody speaks so many to expand: a change of delay inside a sentence is a little damage, too ..."""
 PATIENCE: Final = RATE * 10
 """... but less and less until 10 s after the last time; from then on this much is enough:"""
 PATIENT_GAIN: Final = 8.0
+"""Nothing is accelerated while somebody speaks who has rested within these 10 s, except in a hurry: the next rest is
+near, and costs nothing."""
 SCALE_PAUSE: Final = RATE // 10
 """From one time scaling of speech to the next, unless the delay is off its target by more than ..."""
-HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 200 // 1000}
+HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 300 // 1000}
 """... this: then every frame is scaled, and at places that are less alike."""
 
 
@@ -136,8 +141,10 @@ class Line:
         self._heard: Sound = np.zeros(CONTEXT, np.int16)
         self._background = Background()
         self._made_up = 0
+        self._staying = False
         self._since_scaled = 0
         self._quiet_for = 0
+        self._since_rest = 0
         self.quiet = True
         """Whether nobody spoke in the last frame."""
         self.damaged = 0
@@ -164,13 +171,37 @@ class Line:
     def silence(self) -> None:
         self._add(np.zeros(PULL_SAMPLES, np.int16))
 
-    def make_up(self, samples: int) -> None:
-        """Conceal; more than 100 ms in a row fade to the background.  `samples`: a multiple of 10 ms."""
+    def make_up(self, samples: int, *, staying: bool = False) -> None:
+        """Conceal; more than 100 ms in a row fade to the background.  `samples`: a multiple of 10 ms.
+
+        `staying`: nothing is lost yet.  If the next frame comes after all the decoder takes it as if it had never been
+        late; else `pass_over` says that it is lost.
+        """
+        if staying and not self._staying:
+            self._decoder.keep()
+        self._staying = staying
         for _ in range(samples // PULL_SAMPLES):
             sound = self._made(self._made_up)
             self._made_up += PULL_SAMPLES
             self.concealed += PULL_SAMPLES
             self._add(sound)
+
+    def lead_in(self, samples: int, following: Frame) -> None:
+        """Let the last so many samples, which are made up, turn into the frame that follows them."""
+        self._decoder.keep()
+        try:
+            sound = self._decoder.decode(following.data, following.slots * SLOT_SAMPLES)
+        except BadPacket:
+            return
+        finally:
+            self._decoder.go_back()
+        led = lead_in(self._ready[-samples:], sound)
+        self._ready = np.concatenate([self._ready[:-samples], led])
+        self._heard = np.concatenate([self._heard, led])[-CONTEXT:]
+
+    def pass_over(self) -> None:
+        """What was made up last stands for frames that are lost."""
+        self._staying = False
 
     def frame(self, frame: Frame, do: Do, surplus: int, gain: float) -> bool:
         """Play a frame; False: the decoder refused it, and it was concealed.
@@ -180,6 +211,9 @@ class Line:
         """
         samples = frame.slots * SLOT_SAMPLES
         ahead = self._made(self._made_up)[:MERGE_SAMPLES] if do is Do.MERGE else None
+        if self._staying:
+            self._decoder.go_back()
+            self._staying = False
         try:
             sound = self._decoder.decode(frame.data, samples)
         except BadPacket:
@@ -191,12 +225,14 @@ class Line:
         self._made_up = 0
         self.quiet = self._background.listen(sound)
         self._quiet_for = self._quiet_for + samples if self.quiet else 0
+        self._since_rest = 0 if self._quiet_for >= REST else self._since_rest + samples
         self._add(self._scaled(sound, do, surplus, gain))
         return True
 
     def recover(self, following: Frame) -> bool:
         """Play the in-band copy that `following` carries of the frame before it; False: it had none."""
         samples = following.slots * SLOT_SAMPLES
+        self._staying = False
         try:
             sound = self._decoder.decode_inband(following.data, samples)
         except BadPacket:
@@ -222,9 +258,11 @@ class Line:
 
     def _scaled(self, sound: Sound, do: Do, surplus: int, gain: float) -> Sound:
         self._since_scaled += len(sound)
-        if do not in SPOKEN_GAIN or gain < self._gain_wanted(do):
+        if do not in HURRY_SAMPLES:
             return sound
         hurry = abs(surplus) >= HURRY_SAMPLES[do]
+        if gain < self._gain_wanted(do, hurry=hurry):
+            return sound
         if not self.quiet and not hurry and self._since_scaled < SCALE_PAUSE:
             return sound
         before = len(sound)
@@ -240,10 +278,13 @@ class Line:
             self._since_scaled = 0
         return sound
 
-    def _gain_wanted(self, do: Do) -> float:
+    def _gain_wanted(self, do: Do, *, hurry: bool) -> float:
+        """What time scaling must be worth now, in milliseconds of delay."""
         if self._quiet_for >= REST:
             return REST_GAIN
-        return max(PATIENT_GAIN, SPOKEN_GAIN[do] * (1 - self._since_scaled / PATIENCE))
+        if do is Do.ACCELERATE:
+            return PATIENT_GAIN if hurry or self._since_rest >= PATIENCE else inf
+        return max(PATIENT_GAIN, SPOKEN_GAIN * (1 - self._since_scaled / PATIENCE))
 
     def _add(self, sound: Sound) -> None:
         self._ready = np.concatenate([self._ready, sound])

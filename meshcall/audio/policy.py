@@ -79,9 +79,11 @@ _COVERS: Final = (
     (), (), (Cover(1, 1),), (Cover(2, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)),
     (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
-COVERS_SHAKY: Final = (Cover(1, 4),)
+COVERS_SHAKY: Final = (Cover(1, 6),)
 """The least where delays differ from packet to packet: a frame is late only if what repairs it is late too, and while
-the receiver waits for late packets anyway a wide window repairs most."""
+the receiver waits for late packets anyway a wide window repairs most ..."""
+SHAKY_DISTANCE_MAX: Final = 4
+"""... unless bursts are longer than this: of one longer than the window all is lost."""
 SHAKY_ENTER_SECONDS: Final = 0.04
 SHAKY_LEAVE_SECONDS: Final = 0.025
 """Of reported jitter: from the one on, until it falls below the other."""
@@ -92,13 +94,13 @@ INBAND_BITS_LEAST: Final = 24_000
 FRAME_BITS_LEAST: Final = 9_500
 """Bits per second of a frame; where symbols would leave less, there are fewer of them."""
 
-BURSTY: Final = 1.4
-"""Where runs of losses are so many times as long as those of loss without memory, it comes in bursts."""
-BURST_REACH: Final = 1.15
-"""A copy is so many mean bursts away from its frame ..."""
+BURSTY_ENTER: Final = 1.4
+BURSTY_LEAVE: Final = 1.2
+"""Where runs of losses are so many times as long as those of loss without memory, it comes in bursts, until they are
+shorter than this."""
 BURST_FIRST_MIN_SLOTS: Final = 3
 BURST_FIRST_MAX_SLOTS: Final = 7
-"""... within these limits: the frame waits so long for it."""
+"""A copy is one mean burst away from its frame, within these limits: the frame waits so long for it."""
 DISTANCE_STEP_SLOTS: Final = 2
 """A distance becomes less only by so many."""
 
@@ -114,16 +116,16 @@ def grade_of(loss: float, present: Grade, *, bursty: bool = False) -> Grade:
 
 def distance_of(loss: float, burst: float, present: int) -> int:
     """How many slots away from its frame a copy must be to survive the bursts; 0 where losses come singly."""
-    if burst <= BURSTY / (1 - min(loss, 0.9)):
+    if burst <= (BURSTY_LEAVE if present else BURSTY_ENTER) / (1 - min(loss, 0.9)):
         return 0
-    wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, math.ceil(burst * BURST_REACH)))
+    wanted = min(BURST_FIRST_MAX_SLOTS, max(BURST_FIRST_MIN_SLOTS, round(burst)))
     return present if wanted < present < wanted + DISTANCE_STEP_SLOTS else wanted
 
 
 def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) -> tuple[Cover, ...]:
     """The row of the table; `distance` in slots, `slots` per frame; `shaky`: packets come with much jitter."""
     covers = _COVERS[grade]
-    if shaky and len(covers) < 2 and not distance:
+    if shaky and len(covers) < 2 and distance <= SHAKY_DISTANCE_MAX:
         return COVERS_SHAKY
     if not distance or not covers:
         return covers
@@ -189,9 +191,9 @@ class Losses:
         if report.loss > 2 * self._loss + LEAP_LOSS * burst:
             self._loss = report.loss
         self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
+        self._jitter += (report.jitter - self._jitter) * min(1.0, passed / LOSS_SECONDS)
         distance = distance_of(self._loss, burst, self.distance)
         grade = grade_of(self._loss, self.grade, bursty=distance > 0)
-        self._jitter += (report.jitter - self._jitter) * min(1.0, passed / LOSS_SECONDS)
         shaky = self._jitter >= (SHAKY_LEAVE_SECONDS if self.shaky else SHAKY_ENTER_SECONDS)
         pause = RISE_SECONDS if grade > self.grade or shaky > self.shaky else REST_SECONDS
         if (grade, distance, shaky) != (self.grade, self.distance, self.shaky) and now - self._changed >= pause:

@@ -207,6 +207,7 @@ class Receiver:
             self._refused["another loudspeaker"] += len(self._buffer)
             self._buffer.clear()
             self._held = 0
+            self._line.pass_over()
         fresh = 0
         for _ in range(INBOX_PER_PULL):
             if not self._inbox or fresh >= PACKETS_PER_PULL:
@@ -247,6 +248,9 @@ class Receiver:
         for known, slots, data, repaired in self._repair.add(packet, slot):
             inband = self._inband if repaired else packet.inband
             self._known(Frame(known, slots, data, self._tick, inband, repaired), margin)
+        if self._histogram is not None and slot == self._newest:
+            reach = max((cover.first for cover in packet.covers), default=0)
+            self._histogram.repairs_within(reach * packet.slots * TICKS_PER_SLOT)
         if packet.inband and self._histogram is not None:
             # The frame before could be played from now on, if poorly; counted only where it is not known yet.
             before = slot - packet.slots
@@ -278,6 +282,7 @@ class Receiver:
         self._targets.clear()
         self._reception = self._histogram = self._next = None
         self._held = 0
+        self._line.pass_over()
 
     # -- decisions
 
@@ -358,7 +363,7 @@ class Receiver:
     def _carry_out(self, do: Do, frame: Frame | None, surplus: int) -> None:
         assert self._next is not None
         if do is Do.HOLD:
-            self._line.make_up(PULL_SAMPLES)
+            self._line.make_up(PULL_SAMPLES, staying=True)
             self._held += PULL_SAMPLES
             return
         assert frame is not None
@@ -369,8 +374,11 @@ class Receiver:
             self._next = frame.slot
             self._held = 0
         elif do is Do.CONCEAL:
-            self._line.make_up(SLOT_SAMPLES - self._held % SLOT_SAMPLES)
+            made_up = SLOT_SAMPLES - self._held % SLOT_SAMPLES
+            self._line.make_up(made_up)
             passed = self._held // SLOT_SAMPLES + 1
+            if frame.slot == self._next + passed:
+                self._line.lead_in(made_up, frame)
             self._miss(passed)
             self._next += passed
             self._held = 0
@@ -409,4 +417,5 @@ class Receiver:
         self._held = 0
 
     def _miss(self, slots: int) -> None:
+        self._line.pass_over()
         self._counts["missing"] += slots

@@ -24,6 +24,10 @@ LIKENESS: Final = 0.9
 """Normalised correlation at the lag, below which a voiced piece is left as it is."""
 LIKENESS_HURRY: Final = 0.6
 """The same when there is a hurry."""
+LIKENESS_LEAD: Final = 0.5
+"""The same for the sound before a frame that is made out of it."""
+_LEAD_WIDTH: Final = RATE * 5 // 1000
+"""So much at the beginning of that frame is looked for in the 15 ms after it."""
 _NEARLY: Final = 0.02
 """A longer lag is taken where it is hardly less alike."""
 _COARSE: Final = 6
@@ -58,6 +62,28 @@ def lengthen(before: Sound, piece: Sound, most: int, *, quiet: bool, likeness: f
     seam = min(lag if not quiet else LAG_MOST, len(piece) - lag)
     x = piece.astype(np.float32)
     return np.concatenate([piece[:lag], _fade(x[lag : lag + seam], x[:seam], alike), piece[seam:]])
+
+
+def lead_in(made_up: Sound, following: Sound) -> Sound:
+    """`made_up` that turns into what may have been before `following`, where that is voiced: its first pitch period,
+    said again and again up to its beginning.  `following`: 20 ms or more.
+    """
+    x = following[: _LEAD_WIDTH + LAG_MOST].astype(np.float32)
+    if len(x) < _LEAD_WIDTH + LAG_MOST:
+        return made_up
+    coarse = _alike(
+        x.reshape(-1, _COARSE).mean(axis=1), _LEAD_WIDTH // _COARSE, LAG_LEAST // _COARSE, LAG_MOST // _COARSE
+    )
+    middle = int(np.argmax(coarse)) * _COARSE + LAG_LEAST
+    low = max(LAG_LEAST, middle - _COARSE)
+    fine = _alike(x, _LEAD_WIDTH, low, min(LAG_MOST, middle + _COARSE))
+    best = int(np.argmax(fine))
+    if fine[best] < LIKENESS_LEAD:
+        return made_up
+    before = x[np.arange(-len(made_up), 0) % (low + best)]
+    out = made_up.astype(np.float32)
+    alike = float(out @ before) / (float(np.sqrt((out @ out) * (before @ before))) + 1.0)
+    return _fade(out, before, alike)
 
 
 def cross_fade(out: Sound, into: Sound) -> Sound:

@@ -268,12 +268,14 @@ class OpusDecoder:
     def __init__(self, *, complexity: int = CONCEALMENT_COMPLEXITY) -> None:
         self._calls = _calls()
         self._state = ctypes.create_string_buffer(self._calls.decoder_size(1))
+        self._before = ctypes.create_string_buffer(len(self._state))
         self._kept = ctypes.create_string_buffer(len(self._state))
         self._pcm = np.empty(SAMPLES_MAX, np.int16)
         self._at = self._pcm.ctypes.data
         _checked(self._calls.decoder_init(self._state, RATE, 1))
         # Before 1.5 a decoder has no complexity, which is no fault.
         self._calls.decoder_ctl(self._state, _SET_COMPLEXITY, ctypes.c_int32(complexity))
+        self.keep()
 
     def decode(self, frame: bytes, samples: int) -> Sound:
         """A frame; BadPacket if it is damaged or does not last `samples`."""
@@ -291,15 +293,23 @@ class OpusDecoder:
             raise ValueError(f"{samples} samples cannot be concealed")
         return self._decode(None, samples, inband=0)
 
+    def keep(self) -> None:
+        """Remember what was decoded up to now; in the place of what was remembered before."""
+        ctypes.memmove(self._kept, self._state, len(self._state))
+
+    def go_back(self) -> None:
+        """As if nothing had been decoded or concealed since the last `keep`."""
+        ctypes.memmove(self._state, self._kept, len(self._state))
+
     def _check_duration(self, frame: bytes, samples: int) -> None:
         if not 0 < len(frame) <= PACKET_BYTES_MAX or self._calls.samples(frame, len(frame), RATE) != samples:
             raise BadPacket("opus duration")
 
     def _decode(self, frame: bytes | None, samples: int, *, inband: int) -> Sound:
-        ctypes.memmove(self._kept, self._state, len(self._state))
+        ctypes.memmove(self._before, self._state, len(self._state))
         length = self._calls.decode(self._state, frame, len(frame) if frame else 0, self._at, samples, inband)
         if length != samples:
-            ctypes.memmove(self._state, self._kept, len(self._state))
+            ctypes.memmove(self._state, self._before, len(self._state))
             if frame is None:
                 raise OpusFaultError(f"libopus: {_REASONS.get(length, f'{length} samples')}")
             raise BadPacket("opus frame")

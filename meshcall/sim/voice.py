@@ -7,7 +7,7 @@ quality is made: real delay, real loss after repair.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -83,10 +83,15 @@ class PaperDecoder:
     def __init__(self) -> None:
         self.heard = Heard()
         self._next: int | None = None
+        self._keeping = False
+        self._kept: tuple[int | None, Heard] | None = None
 
     def decode(self, frame: bytes, samples: int) -> Sound:
         """Raises BadPacket for what no PaperEncoder made."""
         _, number = _read(frame)
+        if self._keeping:
+            self._kept = (self._next, replace(self.heard, spoken=list(self.heard.spoken)))
+            self._keeping = False
         slots = samples // SLOT_SAMPLES
         self.heard.frame_bytes += len(frame)
         self.heard.frame_slots += slots
@@ -104,6 +109,16 @@ class PaperDecoder:
     def conceal(self, samples: int) -> Sound:
         """Silence."""
         return np.zeros(samples, np.int16)
+
+    def keep(self) -> None:
+        """From the next frame on, notes may be taken back."""
+        self._keeping, self._kept = True, None
+
+    def go_back(self) -> None:
+        """Take back the notes of the frames since then, if there were any."""
+        if self._kept is not None:
+            self._next, self.heard = self._kept
+            self._kept = None
 
     def _play(self, number: int, slots: int) -> None:
         if self._next is not None and number > self._next:

@@ -47,6 +47,11 @@ class PaperDecoder:
     decoded: list[int] = field(default_factory=list)
     inband: list[int] = field(default_factory=list)
     concealed: int = 0
+    kept: int = 0
+    """How many frames had been decoded when the state was kept."""
+    tried: list[int] = field(default_factory=list)
+    """Frames that were decoded, and forgotten again; `went_back`: how often."""
+    went_back: int = 0
 
     def decode(self, frame: bytes, samples: int) -> Sound:
         slot, slots = self._open(frame)
@@ -63,6 +68,14 @@ class PaperDecoder:
     def conceal(self, samples: int) -> Sound:
         self.concealed += samples
         return np.full(samples, MADE_UP, np.int16)
+
+    def keep(self) -> None:
+        self.kept = len(self.decoded)
+
+    def go_back(self) -> None:
+        self.tried += self.decoded[self.kept :]
+        del self.decoded[self.kept :]
+        self.went_back += 1
 
     def _open(self, frame: bytes) -> tuple[int, int]:
         if len(frame) != _FORM.size or not 1 <= frame[-1] <= 3:

@@ -30,10 +30,11 @@ class Heard:
         """At which output sample each slot was first heard."""
         sound = self.sound()
         edges = np.flatnonzero(np.diff(sound, prepend=sound[0] - 1))
+        played = set(self.decoder.decoded) | set(self.decoder.inband)  # a fade runs through the numbers of other slots
         heard: dict[int, int] = {}
         for at in edges.tolist():
             slot = slot_of(int(sound[at]))
-            if slot is not None:
+            if slot is not None and slot in played:
                 heard.setdefault(slot, at)
         return heard
 

@@ -159,3 +159,13 @@ def test_a_queue_that_has_drained_is_forgotten_at_once() -> None:
     assert histogram.target >= 20
     fed([2] * 40, histogram, 340)
     assert histogram.target <= 2 + jitter.PEAK_TICKS
+
+
+def test_repair_is_waited_for_however_seldom_it_comes() -> None:
+    histogram = fed([2] * 1000)
+    histogram.repairs_within(14)
+    assert histogram.target == 16
+    histogram.repairs_within(10**6)
+    assert histogram.target == 2 + jitter.REACH_TICKS_MAX
+    histogram.repairs_within(0)
+    assert histogram.target == 2

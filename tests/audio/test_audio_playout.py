@@ -10,7 +10,7 @@ import pytest
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Sound
 from meshcall.audio.jitter import Frame
 from meshcall.audio.noise import Background
-from meshcall.audio.playout import NOISE_ALONE, Delay, Do, Has, Line, decide
+from meshcall.audio.playout import HURRY_SAMPLES, NOISE_ALONE, PATIENCE, Delay, Do, Has, Line, decide
 from tests.audio.paper_codec import MADE_UP, PaperDecoder, paper_frame
 
 
@@ -31,6 +31,7 @@ def test_there_is_a_decision_for_everything() -> None:
         (Has.NEXT, Delay.RIGHT, Do.NORMAL, Do.NORMAL),
         (Has.NEXT, Delay.RIGHT, Do.CONCEAL, Do.NORMAL),
         (Has.NEXT, Delay.RIGHT, Do.FLUSH, Do.MERGE),
+        (Has.NEXT, Delay.SHORT, Do.HOLD, Do.MERGE),
         (Has.NEXT, Delay.LONG, Do.WAIT, Do.MERGE),
         (Has.LATER, Delay.RIGHT, Do.NORMAL, Do.CONCEAL),
         (Has.LATER, Delay.SHORT, Do.NORMAL, Do.HOLD),
@@ -45,6 +46,53 @@ def test_decisions(has: Has, delay: Delay, previous: Do, do: Do) -> None:
 
 def test_after_comfort_noise_a_frame_is_merged() -> None:
     assert decide(Has.NEXT, Delay.RIGHT, Do.HOLD, noise=True) is Do.MERGE
+
+
+def test_a_frame_that_is_only_late_is_decoded_as_if_it_had_not_been() -> None:
+    decoder = PaperDecoder()
+    line = Line(decoder)
+    line.frame(Frame(0, 1, paper_frame(0), 0, False, False), Do.NORMAL, 0, 0.0)
+    line.make_up(PULL_SAMPLES, staying=True)
+    line.make_up(PULL_SAMPLES, staying=True)
+    line.frame(Frame(1, 1, paper_frame(1), 0, False, False), Do.MERGE, 0, 0.0)
+    assert decoder.went_back == 1 and decoder.decoded == [0, 1]
+    line.make_up(PULL_SAMPLES, staying=True)
+    line.pass_over()
+    line.frame(Frame(3, 1, paper_frame(3), 0, False, False), Do.MERGE, 0, 0.0)
+    assert decoder.went_back == 1  # what was lost stays lost
+
+
+def test_made_up_sound_leads_into_what_follows_and_leaves_no_trace_in_the_decoder() -> None:
+    decoder = PaperDecoder()
+    line = Line(decoder)
+    line.frame(Frame(0, 1, paper_frame(0), 0, False, False), Do.NORMAL, 0, 0.0)
+    line.make_up(SLOT_SAMPLES)
+    line.lead_in(SLOT_SAMPLES, Frame(2, 1, paper_frame(2), 0, False, False))
+    line.lead_in(SLOT_SAMPLES, Frame(2, 1, b"damaged", 0, False, False))
+    assert decoder.decoded == [0] and decoder.tried == [2] and decoder.went_back == 2
+    sound = taken(line)
+    assert len(sound) == 2 * SLOT_SAMPLES
+    assert sound[SLOT_SAMPLES] < 0 and sound[-1] > 900  # of paper, a frame is alike at any lag
+
+
+def test_while_somebody_speaks_delay_is_taken_out_only_after_ten_seconds_without_a_rest() -> None:
+    line = Line(PaperDecoder())
+    cut = []
+    for slot in range(600):
+        before = line.accelerated
+        frame = Frame(slot, 1, paper_frame(slot), 0, False, False)
+        line.frame(frame, Do.ACCELERATE, PATIENCE // 100, 100.0)
+        taken(line)
+        if line.accelerated > before:
+            cut.append(slot)
+    assert len(cut) > 3
+    assert cut[0] * SLOT_SAMPLES >= PATIENCE - SLOT_SAMPLES
+    hurry = Line(PaperDecoder())
+    for slot in range(100):
+        frame = Frame(slot, 1, paper_frame(slot), 0, False, False)
+        hurry.frame(frame, Do.ACCELERATE, HURRY_SAMPLES[Do.ACCELERATE], 300.0)
+        taken(hurry)
+    assert hurry.accelerated > 0
 
 
 class NoisyDecoder(PaperDecoder):
@@ -62,7 +110,7 @@ class NoisyDecoder(PaperDecoder):
 
 
 def taken(line: Line) -> Sound:
-    out = []
+    out = [np.zeros(0, np.int16)]
     while line.ready >= PULL_SAMPLES:
         out.append(line.take())
     return np.concatenate(out)

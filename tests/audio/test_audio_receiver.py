@@ -53,6 +53,14 @@ def test_copies_repair_one_lost_packet_in_five() -> None:
     assert heard.receiver.report().loss == pytest.approx(0.2, abs=0.1)
 
 
+def test_rare_bursts_are_waited_for_as_far_as_copies_reach() -> None:
+    """A burst of 120 ms each 8 s: too few for the histogram to wait 140 ms for the copies, yet all are played."""
+    heard = run(60, lambda slot: None if slot % 400 in range(200, 206) else NETWORK + 0.003, copies=(7,))
+    stats = heard.receiver.stats()
+    assert stats.missing == 0 and stats.repaired >= 42
+    assert 0.14 < max(heard.delays(range(1000, 2900))) < NETWORK + 0.17
+
+
 def test_the_other_sides_report_is_handed_on_once() -> None:
     receiver, _ = new_receiver()
     receiver.push(0.0, paper_packet(1, report=Report(loss=0.2)))

@@ -73,6 +73,20 @@ def test_a_clean_path_plays_exactly_what_the_decoder_makes() -> None:
     assert 48_000 * 8 - start <= 48_000 * 0.065
 
 
+def test_after_a_stall_the_decoder_goes_on_as_if_there_had_been_none() -> None:
+    packets, frames = sent(speech(8))
+    decoder = OpusDecoder()
+    decoded = np.concatenate([decoder.decode(frame, 960) for frame in frames])
+    # The network stands still for 200 ms inside a vowel of the fifth second; all packets come in the end.
+    sound, receiver = heard(packets, lambda slot: 0.023 + max(0, 217 - slot) * 0.02 * (slot >= 207))
+    stats = receiver.stats()
+    assert stats.missing == 0 and stats.concealed > 0
+    after = int(48_000 * (208 * 0.02 + 0.3))
+    needle = sound[after : after + 2000]
+    windows = np.lib.stride_tricks.sliding_window_view(decoded[48_000 * 4 : 48_000 * 5], 2000)
+    assert np.abs(windows[:, ::50].astype(int) - needle[::50]).sum(axis=1).min() == 0
+
+
 def jumps(sound: NDArray[np.int16]) -> float:
     """The largest step of the second difference: what a click is made of."""
     return float(np.abs(np.diff(sound.astype(int), 2)).max())

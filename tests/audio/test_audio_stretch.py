@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from meshcall.audio.codec import SLOT_SAMPLES
-from meshcall.audio.stretch import CONTEXT, LAG_LEAST, LAG_MOST, cross_fade, lengthen, shorten
+from meshcall.audio.stretch import CONTEXT, LAG_LEAST, LAG_MOST, cross_fade, lead_in, lengthen, shorten
 
 Sound = NDArray[np.int16]
 Scale = Callable[..., Sound]
@@ -115,3 +115,24 @@ def test_any_sound_is_scaled_by_no_more_than_asked_for(
 def test_a_cross_fade_begins_as_one_and_ends_as_the_other() -> None:
     out = cross_fade(np.full(240, 1000, np.int16), np.full(960, -1000, np.int16))
     assert len(out) == 240 and out[0] > 900 and out[-1] < -900
+
+
+@pytest.mark.parametrize("pitch", [110, 210, 390])
+def test_made_up_sound_turns_into_the_voice_that_follows(pitch: int) -> None:
+    sound = voice(1.0, pitch)
+    made_up, lost, following = (sound[at : at + SLOT_SAMPLES] for at in (19_910, 20_000, 20_960))
+    led = lead_in(made_up, following)
+    assert len(led) == len(made_up) and led.dtype == np.int16
+    assert abs(int(led[0]) - int(made_up[0])) < 300  # which is out of phase
+    assert abs(np.corrcoef(made_up[-480:], lost[-480:])[0, 1]) < 0.5
+    assert np.corrcoef(led[-480:], lost[-480:])[0, 1] > 0.85
+    both = np.concatenate([led, following]).astype(int)
+    assert np.abs(np.diff(both)).max() < 1.5 * np.abs(np.diff(sound.astype(int))).max()
+
+
+def test_nothing_leads_into_noise_silence_or_half_a_frame() -> None:
+    noise = np.round(np.random.default_rng(3).normal(0, 2000, SLOT_SAMPLES)).astype(np.int16)
+    made_up = voice(0.02, 120)
+    for following in (noise, np.zeros(SLOT_SAMPLES, np.int16), voice(0.01, 120)):
+        assert np.array_equal(lead_in(made_up, following), made_up)
+    assert not lead_in(np.zeros(SLOT_SAMPLES, np.int16), np.zeros(SLOT_SAMPLES, np.int16)).any()

@@ -126,6 +126,17 @@ def test_concealment_sounds_and_fades() -> None:
             decoder.conceal(samples)
 
 
+def test_a_decoder_goes_back_to_where_it_was_kept() -> None:
+    encoder, plain, tried = OpusEncoder(), OpusDecoder(), OpusDecoder()
+    packets = [encoder.encode(one, 57) for one in frames(voice(0.5), 960)]
+    for n, packet in enumerate(packets):
+        tried.keep()
+        tried.conceal(1920)
+        tried.decode(packets[-1 - n], 960)
+        tried.go_back()
+        assert np.array_equal(plain.decode(packet, 960), tried.decode(packet, 960))
+
+
 @given(st.binary(max_size=1400), st.sampled_from([480, 960, 1920, 2880]))
 @settings(max_examples=300)
 def test_any_bytes_are_a_frame_of_that_length_or_refused(data: bytes, samples: int) -> None:
