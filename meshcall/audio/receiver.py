@@ -20,7 +20,7 @@ from meshcall.audio.jitter import (
     SlotLine,
     tick_delay,
 )
-from meshcall.audio.playout import SPOKEN_GAIN, Delay, Do, Has, Line, decide
+from meshcall.audio.playout import HURRY_SAMPLES, Delay, Do, Has, Line, decide
 from meshcall.audio.reception import Reception
 from meshcall.audio.repair import RepairDecoder
 from meshcall.errors import BadPacket
@@ -391,7 +391,7 @@ class Receiver:
             self._play(self._buffer.take(frame.slot), do, surplus)
 
     def _play(self, frame: Frame, do: Do, surplus: int) -> None:
-        gain = self._gain(frame.slot, surplus) if do in SPOKEN_GAIN else 0.0
+        gain = self._gain(frame.slot, surplus) if do in HURRY_SAMPLES else 0.0  # else nothing is scaled
         good = self._line.frame(frame, do, surplus, gain)
         self._held = 0
         self._next = frame.slot + frame.slots
