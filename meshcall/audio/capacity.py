@@ -43,6 +43,8 @@ SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
 SLOPE_SECONDS_LEAST: Final = 0.15
 """... so long at least."""
+LEARN_QUEUE_SECONDS: Final = 0.2
+"""From a shorter one nothing is learnt when it falls: the least delays of half a second blur it."""
 FALLING_SECONDS: Final = 0.4
 """Over so long at least the fall of a queue is measured."""
 SAME_SECONDS: Final = 0.25
@@ -66,6 +68,8 @@ DRAIN_STEPS: Final = 1
 """So many steps below the one that fits until the queue is gone."""
 SETTLE_SECONDS: Final = 1.0
 """And the queue: from one step to the next down.  The reports' half second, and the way there and back."""
+REFINE_SECONDS: Final = 0.6
+"""After a step down reports speak of the rate of before for so long."""
 FALL_SHARE: Final = 0.2
 """By so much of itself a queue of ours has fallen ..."""
 FALL_SECONDS: Final = 3.0
@@ -76,10 +80,31 @@ UP_DRAINED_SECONDS: Final = 1.0
 """The same below what the path was seen to carry."""
 BLOCK_SECONDS: Final = 30.0
 """For so long a step that had more loss is not tried again, ..."""
-BLOCK_QUEUE_SECONDS: Final = 60.0
-"""... and for so long one above what a queue told of the line; doubled each time, up to ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
-"""... this."""
+"""... doubled each time, up to this.  A step above what a queue told of the line ..."""
+BLOCK_QUEUE_SECONDS: Final = 15.0
+BLOCK_QUEUE_SECONDS_MAX: Final = 60.0
+"""... is tried sooner, for the line may have got wider, but in a pulse only:"""
+PULSE_SECONDS: Final = 0.24
+"""for so long at the higher rate, and back; ..."""
+PULSE_LOOK_SECONDS: Final = 1.5
+"""... for so long the queue is looked at, ..."""
+PULSE_QUEUE_SECONDS: Final = 0.02
+"""... and where it is so much longer than before, the step is blocked anew."""
+PATH_BLOCK_SECONDS: Final = 10.0
+"""After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
+CLIMB_SECONDS: Final = 0.8
+"""While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
+CLIMB_STEPS: Final = 2
+"""So many at a time."""
+QUEUE_OF_JITTER: Final = 0.5
+"""Few packets come at the low steps: where delays differ by much, the least one of them is no queue below this share."""
+WIDE_SECONDS: Final = 1.0
+"""Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
+DOUBLED_SECONDS: Final = 2.0
+"""A queue so soon after packets were sent twice comes from that ..."""
+SINGLE_SECONDS: Final = 60.0
+"""... and for so long they are sent once."""
 TRIAL_LOSS: Final = 0.10
 """Loss without a queue that a trial is made for, once it has lasted ..."""
 TRIAL_AFTER_SECONDS: Final = 10.0
@@ -111,10 +136,18 @@ class Capacity:
 
     def __init__(self, now: float, limit_bits_per_second: int) -> None:
         self._allowed = [step for step in STEPS if step.bits_per_second <= limit_bits_per_second] or [STEPS[0]]
-        self._at = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
+        self._begin = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
+        self._at = self._begin
         self.fell = now - BLOCK_SECONDS
         """When the rate last went down because the path was overfull: losses of before say nothing about now."""
-        self.path_changed(now)
+        self.is_wide = False
+        """The line has room for packets sent twice."""
+        self._is_narrow = self._is_climbing = self._is_queueing = self._is_eager = False
+        self._climbed_from = 0.0
+        self._blocked: dict[int, tuple[float, float]] = {}
+        self._doubled_at = now - DOUBLED_SECONDS
+        self._single_until = now
+        self._forget(now)
 
     @property
     def step(self) -> Step:
@@ -123,12 +156,35 @@ class Capacity:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the path carries less than is allowed."""
-        until, _ = self._blocked.get(self._at + 1, (0.0, 0.0))
-        return self._fallen_from is not None or self._heavy is not None or until > self._last
+        """Whether the line carries less than is allowed, or has not yet shown what it carries."""
+        return self._is_narrow or self._is_climbing
+
+    def ring(self, now: float) -> None:
+        """Nobody listens: begin at the lowest step, and climb fast."""
+        self._is_climbing = True
+        self._go(now, 0)
+
+    def answered(self, now: float) -> None:
+        """Somebody listens.  Where no queue was seen the call begins as if it had not rung, or higher."""
+        if not self._is_climbing:
+            return
+        self._is_climbing = False
+        if self._at < self._begin and not self._is_queueing:
+            self._probing = self._is_eager = True
+            self._before = self._queues[-1][1] - self._floor if self._queues else 0.0
+            self._go(now, self._begin)
+
+    def doubled(self, now: float) -> None:
+        """A packet was sent twice."""
+        self._doubled_at = now
 
     def path_changed(self, now: float) -> None:
-        """All that was learnt belongs to another path; the step stays until this one has shown what it carries."""
+        """What was learnt may belong to another path; the step stays until this one has shown what it carries."""
+        for index, (until, seconds) in self._blocked.items():
+            self._blocked[index] = (min(until, now + PATH_BLOCK_SECONDS), seconds)
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
         self._since = now
         self._quiet_since = now
         self._floor = 0.0
@@ -136,7 +192,8 @@ class Capacity:
         self._probing = self._is_draining = False
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
-        self._blocked: dict[int, tuple[float, float]] = {}
+        self._refine_from, self._refine_until = 0.0, now
+        self._pulse: tuple[float, float, bool] | None = None
         self._queues: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._loss = 0.0
         self._lossy_since = now
@@ -166,11 +223,24 @@ class Capacity:
         if report.loss < HEAVY_LOSS or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
         settled = now - self._since
-        if self._fallen_from is not None and settled >= FALL_SECONDS:
+        if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
+            self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
+        is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
+        if now - max(self._quiet_since, self._since) >= WIDE_SECONDS and self._at >= self._begin:
+            self.is_wide = self.is_wide or now >= self._single_until
+        if now < self._refine_until:
+            self._refine(now)
+        elif self._is_climbing:
+            self._climb(now, report, queue)
+        elif is_full and now - self._doubled_at <= DOUBLED_SECONDS:
+            self._single(now)
+        elif self._pulse is not None:
+            self._judge_pulse(now, queue, *self._pulse)
+        elif self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
-        elif settled < SETTLE_SECONDS + queue:
+        elif settled < SETTLE_SECONDS + queue and not (is_full and self._is_eager):
             return
-        elif queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS):
+        elif is_full:
             slope = self._slope(now)
             # Shortly after a step down it may be the rate of before that shows.
             is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
@@ -182,6 +252,7 @@ class Capacity:
             self._judge_heavy(now, report)
         elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
             self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
+            self._is_narrow, self._is_eager, self.is_wide = True, False, False
             self._estimate = self.step.bits_per_second * (1 - report.loss)
             self._go(now, min(self._fitting(), self._at - 1), draining=True)
         elif self._trial is not _Trial.NONE:
@@ -192,14 +263,42 @@ class Capacity:
         else:
             self._perhaps_up(now, queue)
 
+    # -- while it rings, and what else is on the line
+
+    def _climb(self, now: float, report: Report, queue: float) -> None:
+        self._is_queueing = queue > QUEUE_LOW_SECONDS and queue >= QUEUE_OF_JITTER * report.jitter
+        if self._is_queueing and queue >= QUEUE_PROBE_SECONDS:
+            self._is_climbing = False
+            self._overfull(now, report, self._slope(now), self._climbed_from)  # the queue is that of a moment ago
+        elif now - self._since < CLIMB_SECONDS or self._is_queueing:
+            return
+        elif self._at + 1 == len(self._allowed):
+            self._is_climbing = False
+        else:
+            self._climbed_from = float(self.step.bits_per_second)
+            self._go(now, min(self._at + CLIMB_STEPS, len(self._allowed) - 1), keeps=True)
+
+    def _single(self, now: float) -> None:
+        """What is sent twice is too much."""
+        self.is_wide = False
+        self._single_until = now + SINGLE_SECONDS
+        self._doubled_at = now - 2 * DOUBLED_SECONDS
+        self._probing = False
+        self._pulse = None
+        self._go(now, self._at)
+
     # -- down
 
-    def _overfull(self, now: float, report: Report, slope: float) -> None:
-        """Down to what the growth of the queue, or what came through, says that the path carries."""
-        rate = self.step.bits_per_second
+    def _overfull(self, now: float, report: Report, slope: float, rate: float = 0.0) -> None:
+        """Down to what the growth of the queue, or what came through, says that the path carries.
+
+        `rate`: that the queue comes from, where it is not the present one.
+        """
+        rate = rate or self.step.bits_per_second
+        self._is_narrow, self._is_eager, self.is_wide = True, False, False
         loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
         self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
-        self._block(now, self._at, BLOCK_QUEUE_SECONDS)
+        self._block(now, self._at, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
         self._block_beyond(now)
         first = self._at if self._fallen_from is None else self._fallen_from[0]
         self._fallen_from = (first, report.queue)
@@ -207,14 +306,26 @@ class Capacity:
         self._trial = _Trial.NONE
         self.fell = now
         self._heavy = None
-        self._go(now, max(0, min(self._fitting() - DRAIN_STEPS, self._at - 1)), draining=True)
+        self._refine_from, self._refine_until = rate, now + REFINE_SECONDS
+        self._go(now, max(0, min(self._fitting() - DRAIN_STEPS, self._at - 1)), draining=True, keeps=True)
+
+    def _refine(self, now: float) -> None:
+        """Reports still speak of the rate of before: if the queue grew faster than it had seemed, further down at once."""
+        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._slope(now)))
+        if estimate >= self._estimate:
+            return
+        self._estimate = estimate
+        self._block_beyond(now)
+        index = max(0, self._fitting() - DRAIN_STEPS)
+        if index < self._at:
+            self._go(now, index, draining=True, keeps=True)
 
     def _block_beyond(self, now: float) -> None:
         """Steps beyond the estimate have failed."""
         for index, step in enumerate(self._allowed):
             is_free = self._blocked.get(index, (now, 0.0))[0] <= now
             if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
-                self._block(now, index, BLOCK_QUEUE_SECONDS)
+                self._block(now, index, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
 
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
@@ -227,8 +338,7 @@ class Capacity:
             and at - since <= SUDDEN_SECONDS
         ]
         if sudden:  # no line drains so at our lower rate: the delay was not ours
-            self._estimate = float("inf")
-            self._blocked.clear()
+            self._not_ours()
             return
         falls = [
             (before - after) / (at - since)
@@ -237,7 +347,8 @@ class Capacity:
             if at - since >= FALLING_SECONDS and after > self._floor
         ]
         fall = max(falls, default=0.0)
-        if LEAST_GROWTH <= fall < 1:
+        longest = max(queue for _, queue in told) - self._floor
+        if LEAST_GROWTH <= fall < 1 and longest >= LEARN_QUEUE_SECONDS:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)
 
@@ -263,36 +374,67 @@ class Capacity:
         self._fallen_from = None
         if queue > before * (1 - FALL_SHARE):
             self._floor = queue
-            self._estimate = float("inf")
-            self._blocked.clear()
+            self._not_ours()
             self._go(now, index)
 
-    def _block(self, now: float, index: int, first_seconds: float = BLOCK_SECONDS) -> None:
+    def _not_ours(self) -> None:
+        """The delay had another cause than our rate."""
+        self._estimate = float("inf")
+        self._blocked.clear()
+        self._is_narrow = False
+
+    def _block(
+        self, now: float, index: int, first_seconds: float = BLOCK_SECONDS, most_seconds: float = BLOCK_SECONDS_MAX
+    ) -> None:  # fmt: skip
         _, seconds = self._blocked.get(index, (0.0, 0.0))
-        seconds = min(BLOCK_SECONDS_MAX, max(first_seconds, 2 * seconds))
+        seconds = min(most_seconds, max(first_seconds, 2 * seconds))
         self._blocked[index] = (now + seconds, seconds)
 
     # -- up
 
     def _perhaps_up(self, now: float, queue: float) -> None:
         if self._probing and now - self._since >= UP_SECONDS:
-            self._probing = False
+            self._probing = self._is_eager = False
             self._blocked.pop(self._at, None)
+            self._is_narrow = self._is_narrow and self._at + 1 < len(self._allowed)
         above = self._at + 1
         if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
             return
-        if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues[0][1] - self._floor:
+        if self._is_draining and queue <= QUEUE_LOW_SECONDS < max(told for _, told in self._queues) - self._floor:
             self._learn_from_draining(now)
             self._queues.clear()
             if now < self._blocked.get(above, (now, 0.0))[0]:
                 return
         bits = self._allowed[above].bits_per_second
         is_known = self._is_draining and bits <= self._estimate
-        if now - max(self._quiet_since, self._since) >= (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
-            self._probing, self._before = True, queue
-            self._estimate = max(self._estimate, float(bits))
-            self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
-            self._go(now, above, draining=is_known)
+        if now - max(self._quiet_since, self._since) < (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
+            return
+        if self._is_narrow and above in self._blocked and not is_known:
+            self._pulse = (now, queue, False)
+            self._go(now, above)
+        else:
+            self._step_up(now, queue, is_known=is_known)
+
+    def _step_up(self, now: float, queue: float, *, is_known: bool = False) -> None:
+        above = self._at + 1
+        self._probing, self._before = True, queue
+        self._estimate = max(self._estimate, float(self._allowed[above].bits_per_second))
+        self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+        self._go(now, above, draining=is_known)
+
+    def _judge_pulse(self, now: float, queue: float, at: float, before: float, is_back: bool) -> None:
+        """A moment at a higher rate: has a queue grown?"""
+        grown = queue - before
+        if not is_back:
+            if now - at >= PULSE_SECONDS or grown >= PULSE_QUEUE_SECONDS:
+                self._pulse = (now, before, True)
+                self._go(now, self._at - 1)
+        elif grown >= PULSE_QUEUE_SECONDS:
+            self._pulse = None
+            self._block(now, self._at + 1, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
+        elif now - at >= PULSE_LOOK_SECONDS:
+            self._pulse = None
+            self._step_up(now, queue)
 
     # -- loss without a queue
 
@@ -308,6 +450,7 @@ class Capacity:
             self._trial_from = now + self._trial_pause
             self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
             self._heavy_from = now + BLOCK_SECONDS_MAX
+            self._is_narrow = False
             self._go(now, index)
         else:
             self.fell = now
@@ -336,8 +479,10 @@ class Capacity:
             self.fell = now
             self._go(now, self._at - 1)
 
-    def _go(self, now: float, index: int, *, draining: bool = False) -> None:
+    def _go(self, now: float, index: int, *, draining: bool = False, keeps: bool = False) -> None:
+        """To another step; `keeps`: what was told of the queue before."""
         self._at = index
         self._since = self._lossy_since = now
         self._is_draining = draining
-        self._queues.clear()
+        if not keeps:
+            self._queues.clear()

@@ -230,17 +230,18 @@ class Prober:
         if health is not None:
             health.sent_at = now
 
-    def duplicates(self, now: float, *, once: bool = False) -> tuple[Path, ...]:
+    def duplicates(self, now: float, *, once: bool = False, is_narrow: bool = False) -> tuple[Path, ...]:
         """The paths by which a frame of a call is to be sent now: mostly one, two while there is doubt.
 
-        `once`: one in any case, as all paths may share a line that is full.
+        `once`: one in any case, as all paths may share a line that has no room for more.  `is_narrow`: that line
+        is, or may be, full: there are few probes, and more time for their answers.
         """
         self._now = now
         self._active_at = now
-        if once is not self._is_narrow:
-            self._is_narrow = once
+        if is_narrow is not self._is_narrow:
+            self._is_narrow = is_narrow
             for health in self._paths.values():
-                health.slack = NARROW_SLACK_SECONDS if once else 0.0
+                health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
         paths = [self._first if self.best is None else self.best]
         if self._is_doubtful(now, self._paths[paths[0]]):
             paths += [path for path in (self._overlap, self.second) if path is not None and path not in paths]

@@ -161,15 +161,17 @@ class Peers:
         self._send_message(now, link, data)
         self._settle(now)
 
-    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+    def send_voice(
+        self, now: float, link: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> tuple[Path, ...]:  # fmt: skip
         """Send a voice packet; the paths it went by, none where the link is over.
 
-        `once`: by the best path only, whatever is doubtful.
+        `once`: by the best path only, whatever is doubtful.  `is_narrow`: the line is, or may be, full: few probes.
         """
         peer = self._peers.get(link)
         if peer is None:
             return ()
-        paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once)
+        paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once, is_narrow=is_narrow)
         self._settle(now)
         return paths
 
@@ -471,9 +473,10 @@ class Peers:
             self.counters["path of a link that is over"] += 1
 
     def _send_frame(
-        self, now: float, link: int, peer: Peer, kind: int, payload: bytes, *, once: bool = False
-    ) -> tuple[Path, ...]:
-        paths = peer.prober.duplicates(now, once=once) if peer.prober is not None else ()
+        self, now: float, link: int, peer: Peer, kind: int, payload: bytes, *, once: bool = False,
+        is_narrow: bool = False,
+    ) -> tuple[Path, ...]:  # fmt: skip
+        paths = peer.prober.duplicates(now, once=once, is_narrow=is_narrow) if peer.prober is not None else ()
         paths = paths or (self.links.path(link),)
         for path in paths:
             self.links.send_frame(now, link, kind, payload, path)
