@@ -82,15 +82,16 @@ BLOCK_SECONDS: Final = 30.0
 """For so long a step that had more loss is not tried again, ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
 """... doubled each time, up to this.  A step above what a queue told of the line ..."""
-BLOCK_QUEUE_SECONDS: Final = 15.0
-BLOCK_QUEUE_SECONDS_MAX: Final = 60.0
+BLOCK_QUEUE_SECONDS: Final = 20.0
+BLOCK_QUEUE_SECONDS_MAX: Final = 80.0
 """... is tried sooner, for the line may have got wider, but in a pulse only:"""
 PULSE_SECONDS: Final = 0.24
 """for so long at the higher rate, and back; ..."""
 PULSE_LOOK_SECONDS: Final = 1.5
 """... for so long the queue is looked at, ..."""
-PULSE_QUEUE_SECONDS: Final = 0.02
-"""... and where it is so much longer than before, the step is blocked anew."""
+PULSE_QUEUE_SECONDS: Final = 0.012
+PULSE_JITTER_SECONDS: Final = 0.016
+"""... and where it is so much longer than before, or the jitter greater, the step is blocked anew."""
 PATH_BLOCK_SECONDS: Final = 10.0
 """After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
 CLIMB_SECONDS: Final = 0.8
@@ -98,8 +99,8 @@ CLIMB_SECONDS: Final = 0.8
 CLIMB_STEPS: Final = 2
 """So many at a time."""
 QUEUE_OF_JITTER: Final = 0.5
-"""Few packets come at the low steps: where delays differ by much, the least one of them is no queue below this share."""
-WIDE_SECONDS: Final = 1.0
+"""Few packets come at low steps: where delays differ by much, the least one of them is no queue below this share."""
+WIDE_SECONDS: Final = 1.2
 """Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
 DOUBLED_SECONDS: Final = 2.0
 """A queue so soon after packets were sent twice comes from that ..."""
@@ -114,6 +115,8 @@ TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
 """Without a queue seen: a line that was full before its least delay was known loses so ..."""
+HEAVY_MORE: Final = 0.15
+"""More than there was at the low rates of the ringing, ..."""
 HEAVY_SECONDS: Final = 1.5
 """... so long, and the rate goes down to what came through."""
 HEAVY_FALL: Final = 0.5
@@ -142,8 +145,8 @@ class Capacity:
         """When the rate last went down because the path was overfull: losses of before say nothing about now."""
         self.is_wide = False
         """The line has room for packets sent twice."""
-        self._is_narrow = self._is_climbing = self._is_queueing = self._is_eager = False
-        self._climbed_from = 0.0
+        self._is_narrow = self._is_climbing = self._is_queueing = False
+        self._climbed_from = self._light_loss = 0.0
         self._blocked: dict[int, tuple[float, float]] = {}
         self._doubled_at = now - DOUBLED_SECONDS
         self._single_until = now
@@ -165,14 +168,9 @@ class Capacity:
         self._go(now, 0)
 
     def answered(self, now: float) -> None:
-        """Somebody listens.  Where no queue was seen the call begins as if it had not rung, or higher."""
-        if not self._is_climbing:
-            return
-        self._is_climbing = False
-        if self._at < self._begin and not self._is_queueing:
-            self._probing = self._is_eager = True
-            self._before = self._queues[-1][1] - self._floor if self._queues else 0.0
-            self._go(now, self._begin)
+        """Somebody listens.  Where no queue was seen the call goes on with frames as good as one that rang for long."""
+        if self._is_climbing and not self._is_queueing and self._at < self._begin - 1:
+            self._climb_to(now, self._begin - 1)
 
     def doubled(self, now: float) -> None:
         """A packet was sent twice."""
@@ -193,7 +191,9 @@ class Capacity:
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
         self._refine_from, self._refine_until = 0.0, now
-        self._pulse: tuple[float, float, bool] | None = None
+        self._least = 0
+        """The step before one on probation had held: not far below it."""
+        self._pulse: tuple[float, Report, bool] | None = None
         self._queues: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._loss = 0.0
         self._lossy_since = now
@@ -220,30 +220,38 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
-        if report.loss < HEAVY_LOSS or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
+        if self._is_climbing:
+            self._light_loss = report.loss
+        is_heavy = report.loss >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
+        if not is_heavy or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
         settled = now - self._since
         if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
             self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
         is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
-        if now - max(self._quiet_since, self._since) >= WIDE_SECONDS and self._at >= self._begin:
-            self.is_wide = self.is_wide or now >= self._single_until
+        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
+        if is_queueing or self._at < self._begin or (self._probing and settled < WIDE_SECONDS):
+            self.is_wide = False
+        elif now - max(self._quiet_since, self._since) >= WIDE_SECONDS and now >= self._single_until:
+            self.is_wide = True
         if now < self._refine_until:
             self._refine(now)
         elif self._is_climbing:
             self._climb(now, report, queue)
-        elif is_full and now - self._doubled_at <= DOUBLED_SECONDS:
+        elif is_full and now - self._doubled_at <= DOUBLED_SECONDS and not self._probing:
             self._single(now)
         elif self._pulse is not None:
-            self._judge_pulse(now, queue, *self._pulse)
+            self._judge_pulse(now, report, *self._pulse)
         elif self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
-        elif settled < SETTLE_SECONDS + queue and not (is_full and self._is_eager):
+        elif settled < SETTLE_SECONDS + queue:
             return
         elif is_full:
             slope = self._slope(now)
             # Shortly after a step down it may be the rate of before that shows.
             is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
+            if self._at == 0 and self._is_narrow:
+                return  # nothing more to be done
             if not self._is_draining or (slope > 0 and is_ours):
                 self._overfull(now, report, slope)
             elif slope > DRAINING and self._at:
@@ -252,7 +260,7 @@ class Capacity:
             self._judge_heavy(now, report)
         elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
             self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
-            self._is_narrow, self._is_eager, self.is_wide = True, False, False
+            self._is_narrow, self.is_wide = True, False
             self._estimate = self.step.bits_per_second * (1 - report.loss)
             self._go(now, min(self._fitting(), self._at - 1), draining=True)
         elif self._trial is not _Trial.NONE:
@@ -261,7 +269,7 @@ class Capacity:
             self._trial, self._trial_loss = _Trial.LOWER, self._loss
             self._go(now, self._at - 1)
         else:
-            self._perhaps_up(now, queue)
+            self._perhaps_up(now, report, queue)
 
     # -- while it rings, and what else is on the line
 
@@ -269,14 +277,18 @@ class Capacity:
         self._is_queueing = queue > QUEUE_LOW_SECONDS and queue >= QUEUE_OF_JITTER * report.jitter
         if self._is_queueing and queue >= QUEUE_PROBE_SECONDS:
             self._is_climbing = False
-            self._overfull(now, report, self._slope(now), self._climbed_from)  # the queue is that of a moment ago
+            late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
+            self._overfull(now, report, self._slope(now), self._climbed_from if late else 0.0)
         elif now - self._since < CLIMB_SECONDS or self._is_queueing:
             return
-        elif self._at + 1 == len(self._allowed):
+        elif self._at >= self._begin:
             self._is_climbing = False
         else:
-            self._climbed_from = float(self.step.bits_per_second)
-            self._go(now, min(self._at + CLIMB_STEPS, len(self._allowed) - 1), keeps=True)
+            self._climb_to(now, min(self._at + CLIMB_STEPS, self._begin))
+
+    def _climb_to(self, now: float, index: int) -> None:
+        self._climbed_from = float(self.step.bits_per_second)
+        self._go(now, index, keeps=True)
 
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""
@@ -295,11 +307,12 @@ class Capacity:
         `rate`: that the queue comes from, where it is not the present one.
         """
         rate = rate or self.step.bits_per_second
-        self._is_narrow, self._is_eager, self.is_wide = True, False, False
+        self._is_narrow, self.is_wide = True, False
         loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
         self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
         self._block(now, self._at, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
         self._block_beyond(now)
+        self._least = self._at - 1 - DRAIN_STEPS if self._probing else 0
         first = self._at if self._fallen_from is None else self._fallen_from[0]
         self._fallen_from = (first, report.queue)
         self._probing = False
@@ -307,16 +320,17 @@ class Capacity:
         self.fell = now
         self._heavy = None
         self._refine_from, self._refine_until = rate, now + REFINE_SECONDS
-        self._go(now, max(0, min(self._fitting() - DRAIN_STEPS, self._at - 1)), draining=True, keeps=True)
+        index = max(0, self._least, self._fitting() - DRAIN_STEPS)
+        self._go(now, min(index, max(0, self._at - 1)), draining=True, keeps=True)
 
     def _refine(self, now: float) -> None:
-        """Reports still speak of the rate of before: if the queue grew faster than it had seemed, further down at once."""
+        """Reports still speak of the rate of before: where the queue grew faster than it had seemed, further down."""
         estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._slope(now)))
         if estimate >= self._estimate:
             return
         self._estimate = estimate
         self._block_beyond(now)
-        index = max(0, self._fitting() - DRAIN_STEPS)
+        index = max(0, self._least, self._fitting() - DRAIN_STEPS)
         if index < self._at:
             self._go(now, index, draining=True, keeps=True)
 
@@ -392,9 +406,9 @@ class Capacity:
 
     # -- up
 
-    def _perhaps_up(self, now: float, queue: float) -> None:
+    def _perhaps_up(self, now: float, report: Report, queue: float) -> None:
         if self._probing and now - self._since >= UP_SECONDS:
-            self._probing = self._is_eager = False
+            self._probing = False
             self._blocked.pop(self._at, None)
             self._is_narrow = self._is_narrow and self._at + 1 < len(self._allowed)
         above = self._at + 1
@@ -410,7 +424,7 @@ class Capacity:
         if now - max(self._quiet_since, self._since) < (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
             return
         if self._is_narrow and above in self._blocked and not is_known:
-            self._pulse = (now, queue, False)
+            self._pulse = (now, report, False)
             self._go(now, above)
         else:
             self._step_up(now, queue, is_known=is_known)
@@ -422,19 +436,20 @@ class Capacity:
         self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
         self._go(now, above, draining=is_known)
 
-    def _judge_pulse(self, now: float, queue: float, at: float, before: float, is_back: bool) -> None:
-        """A moment at a higher rate: has a queue grown?"""
-        grown = queue - before
+    def _judge_pulse(self, now: float, report: Report, at: float, before: Report, is_back: bool) -> None:
+        """A moment at a higher rate: has a queue grown?  One that is gone within half a second shows as jitter."""
+        grown = report.queue - before.queue >= PULSE_QUEUE_SECONDS
+        grown = grown or report.jitter - before.jitter >= max(PULSE_JITTER_SECONDS, before.jitter / 2)
         if not is_back:
-            if now - at >= PULSE_SECONDS or grown >= PULSE_QUEUE_SECONDS:
+            if now - at >= PULSE_SECONDS or grown:
                 self._pulse = (now, before, True)
                 self._go(now, self._at - 1)
-        elif grown >= PULSE_QUEUE_SECONDS:
+        elif grown:
             self._pulse = None
             self._block(now, self._at + 1, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
         elif now - at >= PULSE_LOOK_SECONDS:
             self._pulse = None
-            self._step_up(now, queue)
+            self._step_up(now, report.queue - self._floor)
 
     # -- loss without a queue
 

@@ -1,7 +1,7 @@
 """Sender and receiver of one call, and what each has to know of the other; sans-IO.
 
 While it rings, the receiver only counts: the sender at the other end so learns from the reports what the line carries
-before anybody listens.  `exchange` of times and sound is the owner's; the receiver's `pull` may be another thread's.
+before anybody listens.  The owner pushes sound into the sender; `pull` of the receiver may be another thread's.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Pair:
         limit_bits_per_second: int,
     ) -> None:  # fmt: skip
         """`decoder` makes a new one, with nothing heard yet."""
-        self._make = lambda at: Receiver(at, decoder(), call=call)
+        self._decoder, self._call = decoder, call
         self.sender = Sender(now, encoder, call=call, slot=slot, limit_bits_per_second=limit_bits_per_second)
         self.sender.ring(now)
-        self.receiver = self._make(now)
+        self.receiver = Receiver(now, decoder(), call=call)
         self.receiver.is_deaf = True
         self.loss_there: float | None = None
         """What the other side reports of our packets, before repair."""
@@ -45,10 +45,10 @@ class Pair:
         self._link = link
         self.arrived(at, path, payload)
 
-    def open(self, now: float, link: int) -> None:
-        """The call is up, on this link."""
+    def open(self, now: float, link: int | None) -> None:
+        """The call is up, on this link; None: that has ended already."""
         if self._link not in (None, link):  # another device rang first: its packets say nothing about this one's
-            self.receiver = self._make(now)
+            self.receiver = Receiver(now, self._decoder(), call=self._call)
             self._way = None
         self.receiver.open(now)
         self.sender.answered(now)

@@ -94,7 +94,9 @@ class Side:
         if link in self.links:
             self.world.send(self, link, TalkMessage(link, data))
 
-    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+    def send_voice(
+        self, now: float, link: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> tuple[Path, ...]:
         if link not in self.links:
             return ()
         self.world.send(self, link, Frame(link, PATH, 32, data))
