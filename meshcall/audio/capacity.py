@@ -94,12 +94,16 @@ PULSE_JITTER_SECONDS: Final = 0.016
 """... and where it is so much longer than before, or the jitter greater, the step is blocked anew."""
 PATH_BLOCK_SECONDS: Final = 10.0
 """After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
-CLIMB_SECONDS: Final = 0.8
+CLIMB_SECONDS: Final = 1.0
 """While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
+CLIMB_QUEUE_SECONDS: Final = 0.012
+"""With no more queue than this, ..."""
 CLIMB_STEPS: Final = 2
-"""So many at a time."""
+"""... and so many at a time."""
+HOLD_OF_JITTER: Final = 0.25
 QUEUE_OF_JITTER: Final = 0.5
-"""Few packets come at low steps: where delays differ by much, the least one of them is no queue below this share."""
+"""Few packets come at low steps: where delays differ by much, the least one of half a second says little.  Below the
+first share of the jitter it does not hold the climb up, below the second it is no queue."""
 WIDE_SECONDS: Final = 1.2
 """Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
 DOUBLED_SECONDS: Final = 2.0
@@ -274,8 +278,8 @@ class Capacity:
     # -- while it rings, and what else is on the line
 
     def _climb(self, now: float, report: Report, queue: float) -> None:
-        self._is_queueing = queue > QUEUE_LOW_SECONDS and queue >= QUEUE_OF_JITTER * report.jitter
-        if self._is_queueing and queue >= QUEUE_PROBE_SECONDS:
+        self._is_queueing = queue > max(CLIMB_QUEUE_SECONDS, HOLD_OF_JITTER * report.jitter)
+        if queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
             self._is_climbing = False
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._slope(now), self._climbed_from if late else 0.0)
