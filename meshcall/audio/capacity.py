@@ -97,7 +97,8 @@ PATH_BLOCK_SECONDS: Final = 10.0
 CLIMB_SECONDS: Final = 1.0
 """While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
 CLIMB_QUEUE_SECONDS: Final = 0.012
-"""With no more queue than this, ..."""
+CLIMB_LOSS: Final = 0.45
+"""With no more queue than this, and less loss: a line that something else fills may show no queue, ..."""
 CLIMB_STEPS: Final = 2
 """... and so many at a time."""
 HOLD_OF_JITTER: Final = 0.25
@@ -108,11 +109,14 @@ WIDE_SECONDS: Final = 1.2
 """Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
 DOUBLED_SECONDS: Final = 2.0
 """A queue so soon after packets were sent twice comes from that ..."""
+IN_VAIN_SECONDS: Final = 3.0
+IN_VAIN_SHARE: Final = 0.8
+"""So it is if after so long still so much of the loss is there that was before.  ..."""
 SINGLE_SECONDS: Final = 60.0
-"""... and for so long they are sent once."""
+"""... Then they are sent once, for so long."""
 TRIAL_LOSS: Final = 0.10
 """Loss without a queue that a trial is made for, once it has lasted ..."""
-TRIAL_AFTER_SECONDS: Final = 10.0
+TRIAL_AFTER_SECONDS: Final = 5.0
 TRIAL_SECONDS: Final = 4.5
 """How long each half lasts: the reports' two seconds twice, and the way there and back."""
 TRIAL_AGAIN_SECONDS: Final = 120.0
@@ -150,7 +154,8 @@ class Capacity:
         self.is_wide = False
         """The line has room for packets sent twice."""
         self._is_narrow = self._is_climbing = self._is_queueing = False
-        self._climbed_from = self._light_loss = 0.0
+        self._climbed_from = self._light_loss = self._told_loss = self._single_loss = 0.0
+        self._doubled_from: float | None = None
         self._blocked: dict[int, tuple[float, float]] = {}
         self._doubled_at = now - DOUBLED_SECONDS
         self._single_until = now
@@ -178,6 +183,8 @@ class Capacity:
 
     def doubled(self, now: float) -> None:
         """A packet was sent twice."""
+        if now - self._doubled_at > DOUBLED_SECONDS:
+            self._doubled_from, self._single_loss = now, self._told_loss
         self._doubled_at = now
 
     def path_changed(self, now: float) -> None:
@@ -215,6 +222,7 @@ class Capacity:
         if self._queues and report.queue != self._queues[-1][1] and self._last > self._queues[-1][0]:
             self._queues.append((self._last, self._queues[-1][1]))  # until then it was the same
         self._last = now
+        self._told_loss = report.loss
         self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
         if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
             self._queues.append((now, report.queue))
@@ -224,8 +232,6 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
-        if self._is_climbing:
-            self._light_loss = report.loss
         is_heavy = report.loss >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
         if not is_heavy or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
@@ -242,7 +248,7 @@ class Capacity:
             self._refine(now)
         elif self._is_climbing:
             self._climb(now, report, queue)
-        elif is_full and now - self._doubled_at <= DOUBLED_SECONDS and not self._probing:
+        elif (is_full and not self._probing and now - self._doubled_at <= DOUBLED_SECONDS) or self._is_in_vain(now):
             self._single(now)
         elif self._pulse is not None:
             self._judge_pulse(now, report, *self._pulse)
@@ -278,8 +284,11 @@ class Capacity:
     # -- while it rings, and what else is on the line
 
     def _climb(self, now: float, report: Report, queue: float) -> None:
-        self._is_queueing = queue > max(CLIMB_QUEUE_SECONDS, HOLD_OF_JITTER * report.jitter)
-        if queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
+        is_lossy = report.loss >= CLIMB_LOSS
+        self._is_queueing = is_lossy or queue > max(CLIMB_QUEUE_SECONDS, HOLD_OF_JITTER * report.jitter)
+        if self._at == 0:
+            self._light_loss = report.loss
+        if self._at and queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
             self._is_climbing = False
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._slope(now), self._climbed_from if late else 0.0)
@@ -293,6 +302,13 @@ class Capacity:
     def _climb_to(self, now: float, index: int) -> None:
         self._climbed_from = float(self.step.bits_per_second)
         self._go(now, index, keeps=True)
+
+    def _is_in_vain(self, now: float) -> bool:
+        """Whether as much is lost as before packets were sent twice: where they share a full line, that fills it."""
+        if self._doubled_from is None or now - self._doubled_from < IN_VAIN_SECONDS:
+            return False
+        self._doubled_from = None
+        return self._single_loss >= TRIAL_LOSS and self._told_loss >= self._single_loss * IN_VAIN_SHARE
 
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""
