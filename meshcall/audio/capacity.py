@@ -82,10 +82,10 @@ BLOCK_SECONDS: Final = 30.0
 """For so long a step that had more loss is not tried again, ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
 """... doubled each time, up to this.  A step above what a queue told of the line ..."""
-BLOCK_QUEUE_SECONDS: Final = 20.0
-BLOCK_QUEUE_SECONDS_MAX: Final = 80.0
+BLOCK_QUEUE_SECONDS: Final = 30.0
+BLOCK_QUEUE_SECONDS_MAX: Final = 120.0
 """... is tried sooner, for the line may have got wider, but in a pulse only:"""
-PULSE_SECONDS: Final = 0.24
+PULSE_SECONDS: Final = 0.2
 """for so long at the higher rate, and back; ..."""
 PULSE_LOOK_SECONDS: Final = 1.5
 """... for so long the queue is looked at, ..."""
