@@ -122,10 +122,10 @@ TRIAL_SECONDS: Final = 4.5
 TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
-"""Without a queue seen: a line that was full before its least delay was known loses so ..."""
+"""In the mean, without a queue seen: a line that was full before its least delay was known loses so ..."""
 HEAVY_MORE: Final = 0.15
 """More than there was at the low rates of the ringing, ..."""
-HEAVY_SECONDS: Final = 1.5
+HEAVY_SECONDS: Final = 1.0
 """... so long, and the rate goes down to what came through."""
 HEAVY_FALL: Final = 0.5
 """By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
@@ -232,7 +232,7 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
-        is_heavy = report.loss >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
+        is_heavy = min(report.loss, self._loss) >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
         if not is_heavy or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
         settled = now - self._since
@@ -269,7 +269,7 @@ class Capacity:
         elif self._heavy is not None:
             self._judge_heavy(now, report)
         elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
-            self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
+            self._trial, self._heavy = _Trial.NONE, (self._at, self._loss)
             self._is_narrow, self.is_wide = True, False
             self._estimate = self.step.bits_per_second * (1 - report.loss)
             self._go(now, min(self._fitting(), self._at - 1), draining=True)
@@ -480,7 +480,7 @@ class Capacity:
             return
         index, before = self._heavy
         self._heavy = None
-        if report.loss > before * (1 - HEAVY_FALL):
+        if self._loss > before * (1 - HEAVY_FALL):
             self._estimate = float("inf")
             self._trial_from = now + self._trial_pause
             self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)

@@ -52,6 +52,10 @@ class Lines(Protocol):
         """
         ...
 
+    def expect_voice(self, now: float, link: int) -> None:
+        """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
+        ...
+
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share of our voice packets, 0 to 1, that the other side says it did not get."""
         ...

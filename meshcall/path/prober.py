@@ -238,10 +238,7 @@ class Prober:
         """
         self._now = now
         self._active_at = now
-        if is_narrow is not self._is_narrow:
-            self._is_narrow = is_narrow
-            for health in self._paths.values():
-                health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
+        self._set_narrow(now, is_narrow)
         paths = [self._first if self.best is None else self.best]
         if self._is_doubtful(now, self._paths[paths[0]]):
             paths += [path for path in (self._overlap, self.second) if path is not None and path not in paths]
@@ -258,6 +255,11 @@ class Prober:
         for path in paths:
             self._paths[path].sent_at = now
         return tuple(paths)
+
+    def expect_stream(self, now: float) -> None:
+        """Frames of a call are about to go out, and what the line carries is not known yet."""
+        if self._active_at is None:
+            self._set_narrow(now, True)
 
     def status(self, now: float) -> ProberStatus:
         """A snapshot, the best path first."""
@@ -365,6 +367,17 @@ class Prober:
             life=self._life, has_spare=self.second is not None, is_narrow=self._is_narrow,
         )  # fmt: skip
 
+    def _set_narrow(self, now: float, is_narrow: bool) -> None:
+        if is_narrow is self._is_narrow:
+            return
+        self._is_narrow = is_narrow
+        for health in self._paths.values():
+            health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
+        if self._punching.is_held and not is_narrow:
+            self._punching.is_held = False
+            if self._retry_at is not None:  # no direct path yet
+                self._retry_at = now
+
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
         best = self.best
@@ -451,7 +464,7 @@ class Prober:
         target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
         go = common_moment(now, self._exchange.told_at, rtt)
-        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target)
+        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target, is_narrow=self._is_narrow)
 
     def _meet_over_tcp(self, now: float) -> None:
         """The peer's relays over TCP: connections, so only where nothing else works."""

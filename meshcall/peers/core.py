@@ -175,6 +175,13 @@ class Peers:
         self._settle(now)
         return paths
 
+    def expect_voice(self, now: float, link: int) -> None:
+        """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
+        self.voice_links.add(link)
+        peer = self._peers.get(link)
+        if peer is not None and peer.prober is not None:
+            peer.prober.expect_stream(now)
+
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share (0 to 1) of voice packets that the other side of a link did not get."""
         peer = self._peers.get(link)
@@ -418,6 +425,8 @@ class Peers:
             now, rng=self._rng, path=path, budget=self._budget, life=self._life, rtt=rtt, trust=peer.trust,
             candidates=self._candidates, ports=self._ports,
         )  # fmt: skip
+        if link in self.voice_links:
+            prober.expect_stream(now)
         self._drain(now, link, prober)
         return prober
 

@@ -135,7 +135,7 @@ def test_while_it_rings_the_rate_climbs_from_the_lowest_step_and_no_queue_is_lon
         capacity = Capacity(START, 70_000)
         capacity.ring(START)
         assert capacity.step == STEPS[0]
-        _, rates, queues = drive(6, Line(bits, depth=0.6), capacity=capacity)
+        _, _, queues = drive(6, Line(bits, depth=0.6), capacity=capacity)
         assert max(queues) < 0.45
         assert capacity.is_narrow is (bits < 58_000)
         capacity.answered(START + 6)

@@ -102,6 +102,9 @@ class Side:
         self.world.send(self, link, Frame(link, PATH, 32, data))
         return (PATH,)
 
+    def expect_voice(self, now: float, link: int) -> None:
+        self.voice_links.add(link)
+
     def report_loss(self, now: float, link: int, loss: float) -> None:
         return None
 
