@@ -97,7 +97,7 @@ PATH_BLOCK_SECONDS: Final = 10.0
 CLIMB_SECONDS: Final = 1.0
 """While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
 CLIMB_QUEUE_SECONDS: Final = 0.012
-CLIMB_LOSS: Final = 0.45
+CLIMB_LOSS: Final = 0.6
 """With no more queue than this, and less loss: a line that something else fills may show no queue, ..."""
 CLIMB_STEPS: Final = 2
 """... and so many at a time."""
@@ -107,11 +107,15 @@ QUEUE_OF_JITTER: Final = 0.5
 first share of the jitter it does not hold the climb up, below the second it is no queue."""
 WIDE_SECONDS: Final = 1.2
 """Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
+DOUBLE_LOSS: Final = 0.03
+DOUBLE_LOSS_MOST: Final = 0.35
+"""So much at the lowest rate, while it rang and nothing queued, is not ours: packets may be sent twice at once."""
 DOUBLED_SECONDS: Final = 2.0
 """A queue so soon after packets were sent twice comes from that ..."""
 IN_VAIN_SECONDS: Final = 3.0
+IN_VAIN_LOSS: Final = 0.25
 IN_VAIN_SHARE: Final = 0.8
-"""So it is if after so long still so much of the loss is there that was before.  ..."""
+"""So it is if after so long still so much is left of a loss so great.  ..."""
 SINGLE_SECONDS: Final = 60.0
 """... Then they are sent once, for so long."""
 TRIAL_LOSS: Final = 0.10
@@ -156,6 +160,7 @@ class Capacity:
         self._is_narrow = self._is_climbing = self._is_queueing = False
         self._climbed_from = self._light_loss = self._told_loss = self._single_loss = 0.0
         self._doubled_from: float | None = None
+        self._wide_from = self._begin
         self._blocked: dict[int, tuple[float, float]] = {}
         self._doubled_at = now - DOUBLED_SECONDS
         self._single_until = now
@@ -178,8 +183,13 @@ class Capacity:
 
     def answered(self, now: float) -> None:
         """Somebody listens.  Where no queue was seen the call goes on with frames as good as one that rang for long."""
-        if self._is_climbing and not self._is_queueing and self._at < self._begin - 1:
+        if not self._is_climbing or self._is_queueing:
+            return
+        if self._at < self._begin - 1:
             self._climb_to(now, self._begin - 1)
+        if DOUBLE_LOSS <= self._light_loss < DOUBLE_LOSS_MOST:  # so much is not lost because of us
+            self.is_wide = True
+            self._wide_from = self._at
 
     def doubled(self, now: float) -> None:
         """A packet was sent twice."""
@@ -240,7 +250,8 @@ class Capacity:
             self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
         is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
         is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
-        if is_queueing or self._at < self._begin or (self._probing and settled < WIDE_SECONDS):
+        is_new = self._probing and settled < WIDE_SECONDS and now - self._doubled_at > DOUBLED_SECONDS
+        if is_queueing or is_new or self._at < self._wide_from:
             self.is_wide = False
         elif now - max(self._quiet_since, self._since) >= WIDE_SECONDS and now >= self._single_until:
             self.is_wide = True
@@ -308,7 +319,7 @@ class Capacity:
         if self._doubled_from is None or now - self._doubled_from < IN_VAIN_SECONDS:
             return False
         self._doubled_from = None
-        return self._single_loss >= TRIAL_LOSS and self._told_loss >= self._single_loss * IN_VAIN_SHARE
+        return self._single_loss >= IN_VAIN_LOSS and self._told_loss >= self._single_loss * IN_VAIN_SHARE
 
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""
@@ -327,7 +338,7 @@ class Capacity:
         `rate`: that the queue comes from, where it is not the present one.
         """
         rate = rate or self.step.bits_per_second
-        self._is_narrow, self.is_wide = True, False
+        self._is_narrow, self.is_wide, self._wide_from = True, False, self._begin
         loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
         self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
         self._block(now, self._at, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)

@@ -67,6 +67,8 @@ ROAM_SECONDS = 1.0
 CREDIT_MAX = 64
 """Frames that may go by a path not yet proved, one for each that came by it."""
 FRAME_RECENT_SECONDS = 0.5
+HELD_SECONDS = 2.0
+"""Birthday probing waits so long after our line was found wide enough: until the other side knows it of its own."""
 LOOK_SECONDS = 0.25
 """Before punching anew: others are asked how they see us, and answer in this time."""
 
@@ -376,7 +378,7 @@ class Prober:
         if self._punching.is_held and not is_narrow:
             self._punching.is_held = False
             if self._retry_at is not None:  # no direct path yet
-                self._retry_at = now
+                self._retry_at = now + HELD_SECONDS
 
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
