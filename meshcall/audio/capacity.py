@@ -85,12 +85,12 @@ BLOCK_SECONDS_MAX: Final = 480.0
 BLOCK_QUEUE_SECONDS: Final = 30.0
 BLOCK_QUEUE_SECONDS_MAX: Final = 120.0
 """... is tried sooner, for the line may have got wider, but in a pulse only:"""
-PULSE_SECONDS: Final = 0.2
+PULSE_SECONDS: Final = 0.12
 """for so long at the higher rate, and back; ..."""
 PULSE_LOOK_SECONDS: Final = 1.5
 """... for so long the queue is looked at, ..."""
-PULSE_QUEUE_SECONDS: Final = 0.012
-PULSE_JITTER_SECONDS: Final = 0.016
+PULSE_QUEUE_SECONDS: Final = 0.008
+PULSE_JITTER_SECONDS: Final = 0.01
 """... and where it is so much longer than before, or the jitter greater, the step is blocked anew."""
 PATH_BLOCK_SECONDS: Final = 10.0
 """After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
@@ -362,7 +362,7 @@ class Capacity:
         self._estimate = estimate
         self._block_beyond(now)
         index = max(0, self._least, self._fitting() - DRAIN_STEPS)
-        if index < self._at:
+        if self._fitting() < self._at and index < self._at:
             self._go(now, index, draining=True, keeps=True)
 
     def _block_beyond(self, now: float) -> None:
