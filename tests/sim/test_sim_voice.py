@@ -90,7 +90,7 @@ def test_on_a_narrow_line_the_sender_goes_down_and_the_call_is_good_from_five_se
     line: str, kbit: float, quality: float
 ) -> None:
     """Without what is learnt while it rings 48 kbit/s came to 3.6 and 24 to 1.05, with a queue for the whole call."""
-    found = ways(result(world(lines="{%s = 1}" % line)))
+    found = ways(result(world(lines=f"{{{line} = 1}}")))
     narrow = found[f"{line} up"]
     settled = [mos for at, mos in zip(column(narrow, "seconds"), column(narrow, "mos"), strict=True) if at > 5]
     assert sum(settled) / len(settled) > quality, narrow["windows"]
