@@ -43,6 +43,8 @@ SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
 SLOPE_SECONDS_LEAST: Final = 0.15
 """... so long at least."""
+LEARN_QUEUE_SECONDS: Final = 0.2
+"""From a shorter one nothing is learnt when it falls: the least delays of half a second blur it."""
 FALLING_SECONDS: Final = 0.4
 """Over so long at least the fall of a queue is measured."""
 SAME_SECONDS: Final = 0.25
@@ -66,6 +68,8 @@ DRAIN_STEPS: Final = 1
 """So many steps below the one that fits until the queue is gone."""
 SETTLE_SECONDS: Final = 1.0
 """And the queue: from one step to the next down.  The reports' half second, and the way there and back."""
+REFINE_SECONDS: Final = 0.6
+"""After a step down reports speak of the rate of before for so long."""
 FALL_SHARE: Final = 0.2
 """By so much of itself a queue of ours has fallen ..."""
 FALL_SECONDS: Final = 3.0
@@ -76,20 +80,56 @@ UP_DRAINED_SECONDS: Final = 1.0
 """The same below what the path was seen to carry."""
 BLOCK_SECONDS: Final = 30.0
 """For so long a step that had more loss is not tried again, ..."""
-BLOCK_QUEUE_SECONDS: Final = 60.0
-"""... and for so long one above what a queue told of the line; doubled each time, up to ..."""
 BLOCK_SECONDS_MAX: Final = 480.0
-"""... this."""
+"""... doubled each time, up to this.  A step above what a queue told of the line ..."""
+BLOCK_QUEUE_SECONDS: Final = 30.0
+BLOCK_QUEUE_SECONDS_MAX: Final = 120.0
+"""... is tried sooner, for the line may have got wider, but in a pulse only:"""
+PULSE_SECONDS: Final = 0.12
+"""for so long at the higher rate, and back; ..."""
+PULSE_LOOK_SECONDS: Final = 1.5
+"""... for so long the queue is looked at, ..."""
+PULSE_QUEUE_SECONDS: Final = 0.008
+PULSE_JITTER_SECONDS: Final = 0.01
+"""... and where it is so much longer than before, or the jitter greater, the step is blocked anew."""
+PATH_BLOCK_SECONDS: Final = 10.0
+"""After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
+CLIMB_SECONDS: Final = 1.0
+"""While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
+CLIMB_QUEUE_SECONDS: Final = 0.012
+CLIMB_LOSS: Final = 0.6
+"""With no more queue than this, and less loss: a line that something else fills may show no queue, ..."""
+CLIMB_STEPS: Final = 2
+"""... and so many at a time."""
+HOLD_OF_JITTER: Final = 0.25
+QUEUE_OF_JITTER: Final = 0.5
+"""Few packets come at low steps: where delays differ by much, the least one of half a second says little.  Below the
+first share of the jitter it does not hold the climb up, below the second it is no queue."""
+WIDE_SECONDS: Final = 1.2
+"""Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
+DOUBLE_LOSS: Final = 0.03
+DOUBLE_LOSS_MOST: Final = 0.35
+"""So much at the lowest rate, while it rang and nothing queued, is not ours: packets may be sent twice at once."""
+DOUBLED_SECONDS: Final = 2.0
+"""A queue so soon after packets were sent twice comes from that ..."""
+IN_VAIN_SECONDS: Final = 3.0
+IN_VAIN_LOSS: Final = 0.25
+IN_VAIN_SHARE: Final = 0.8
+"""So it is if after so long still so much is left of a loss so great.  ..."""
+SINGLE_SECONDS: Final = 60.0
+"""... Then they are sent once, for so long."""
 TRIAL_LOSS: Final = 0.10
 """Loss without a queue that a trial is made for, once it has lasted ..."""
-TRIAL_AFTER_SECONDS: Final = 10.0
+TRIAL_AFTER_SECONDS: Final = 5.0
 TRIAL_SECONDS: Final = 4.5
 """How long each half lasts: the reports' two seconds twice, and the way there and back."""
 TRIAL_AGAIN_SECONDS: Final = 120.0
 """After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
 HEAVY_LOSS: Final = 0.35
-"""Without a queue seen: a line that was full before its least delay was known loses so ..."""
-HEAVY_SECONDS: Final = 1.5
+"""In the mean, without a queue seen: a line that was full before its least delay was known loses so ..."""
+HEAVY_MORE: Final = 0.15
+"""More than there was at the low rates of the ringing, ..."""
+HEAVY_SECONDS: Final = 1.0
 """... so long, and the rate goes down to what came through."""
 HEAVY_FALL: Final = 0.5
 """By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
@@ -111,10 +151,20 @@ class Capacity:
 
     def __init__(self, now: float, limit_bits_per_second: int) -> None:
         self._allowed = [step for step in STEPS if step.bits_per_second <= limit_bits_per_second] or [STEPS[0]]
-        self._at = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
+        self._begin = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
+        self._at = self._begin
         self.fell = now - BLOCK_SECONDS
         """When the rate last went down because the path was overfull: losses of before say nothing about now."""
-        self.path_changed(now)
+        self.is_wide = False
+        """The line has room for packets sent twice."""
+        self._is_narrow = self._is_climbing = self._is_queueing = False
+        self._climbed_from = self._light_loss = self._told_loss = self._single_loss = 0.0
+        self._doubled_from: float | None = None
+        self._wide_from = self._begin
+        self._blocked: dict[int, tuple[float, float]] = {}
+        self._doubled_at = now - DOUBLED_SECONDS
+        self._single_until = now
+        self._forget(now)
 
     @property
     def step(self) -> Step:
@@ -123,12 +173,37 @@ class Capacity:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the path carries less than is allowed."""
-        until, _ = self._blocked.get(self._at + 1, (0.0, 0.0))
-        return self._fallen_from is not None or self._heavy is not None or until > self._last
+        """Whether the line carries less than is allowed, or has not yet shown what it carries."""
+        return self._is_narrow or self._is_climbing
+
+    def ring(self, now: float) -> None:
+        """Nobody listens: begin at the lowest step, and climb fast."""
+        self._is_climbing = True
+        self._go(now, 0)
+
+    def answered(self, now: float) -> None:
+        """Somebody listens.  Where no queue was seen the call goes on with frames as good as one that rang for long."""
+        if not self._is_climbing or self._is_queueing:
+            return
+        if self._at < self._begin - 1:
+            self._climb_to(now, self._begin - 1)
+        if DOUBLE_LOSS <= self._light_loss < DOUBLE_LOSS_MOST:  # so much is not lost because of us
+            self.is_wide = True
+            self._wide_from = self._at
+
+    def doubled(self, now: float) -> None:
+        """A packet was sent twice."""
+        if now - self._doubled_at > DOUBLED_SECONDS:
+            self._doubled_from, self._single_loss = now, self._told_loss
+        self._doubled_at = now
 
     def path_changed(self, now: float) -> None:
-        """All that was learnt belongs to another path; the step stays until this one has shown what it carries."""
+        """What was learnt may belong to another path; the step stays until this one has shown what it carries."""
+        for index, (until, seconds) in self._blocked.items():
+            self._blocked[index] = (min(until, now + PATH_BLOCK_SECONDS), seconds)
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
         self._since = now
         self._quiet_since = now
         self._floor = 0.0
@@ -136,7 +211,10 @@ class Capacity:
         self._probing = self._is_draining = False
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
-        self._blocked: dict[int, tuple[float, float]] = {}
+        self._refine_from, self._refine_until = 0.0, now
+        self._least = 0
+        """The step before one on probation had held: not far below it."""
+        self._pulse: tuple[float, Report, bool] | None = None
         self._queues: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
         self._loss = 0.0
         self._lossy_since = now
@@ -154,6 +232,7 @@ class Capacity:
         if self._queues and report.queue != self._queues[-1][1] and self._last > self._queues[-1][0]:
             self._queues.append((self._last, self._queues[-1][1]))  # until then it was the same
         self._last = now
+        self._told_loss = report.loss
         self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
         if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
             self._queues.append((now, report.queue))
@@ -163,17 +242,37 @@ class Capacity:
             self._quiet_since = now
         if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
             self._lossy_since = now
-        if report.loss < HEAVY_LOSS or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
+        is_heavy = min(report.loss, self._loss) >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
+        if not is_heavy or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
             self._heavy_since = now
         settled = now - self._since
-        if self._fallen_from is not None and settled >= FALL_SECONDS:
+        if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
+            self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
+        is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
+        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
+        is_new = self._probing and settled < WIDE_SECONDS and now - self._doubled_at > DOUBLED_SECONDS
+        if is_queueing or is_new or self._at < self._wide_from:
+            self.is_wide = False
+        elif now - max(self._quiet_since, self._since) >= WIDE_SECONDS and now >= self._single_until:
+            self.is_wide = True
+        if now < self._refine_until:
+            self._refine(now)
+        elif self._is_climbing:
+            self._climb(now, report, queue)
+        elif (is_full and not self._probing and now - self._doubled_at <= DOUBLED_SECONDS) or self._is_in_vain(now):
+            self._single(now)
+        elif self._pulse is not None:
+            self._judge_pulse(now, report, *self._pulse)
+        elif self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
         elif settled < SETTLE_SECONDS + queue:
             return
-        elif queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS):
+        elif is_full:
             slope = self._slope(now)
             # Shortly after a step down it may be the rate of before that shows.
             is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
+            if self._at == 0 and self._is_narrow:
+                return  # nothing more to be done
             if not self._is_draining or (slope > 0 and is_ours):
                 self._overfull(now, report, slope)
             elif slope > DRAINING and self._at:
@@ -181,7 +280,8 @@ class Capacity:
         elif self._heavy is not None:
             self._judge_heavy(now, report)
         elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
-            self._trial, self._heavy = _Trial.NONE, (self._at, report.loss)
+            self._trial, self._heavy = _Trial.NONE, (self._at, self._loss)
+            self._is_narrow, self.is_wide = True, False
             self._estimate = self.step.bits_per_second * (1 - report.loss)
             self._go(now, min(self._fitting(), self._at - 1), draining=True)
         elif self._trial is not _Trial.NONE:
@@ -190,31 +290,87 @@ class Capacity:
             self._trial, self._trial_loss = _Trial.LOWER, self._loss
             self._go(now, self._at - 1)
         else:
-            self._perhaps_up(now, queue)
+            self._perhaps_up(now, report, queue)
+
+    # -- while it rings, and what else is on the line
+
+    def _climb(self, now: float, report: Report, queue: float) -> None:
+        is_lossy = report.loss >= CLIMB_LOSS
+        self._is_queueing = is_lossy or queue > max(CLIMB_QUEUE_SECONDS, HOLD_OF_JITTER * report.jitter)
+        if self._at == 0:
+            self._light_loss = report.loss
+        if self._at and queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
+            self._is_climbing = False
+            late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
+            self._overfull(now, report, self._slope(now), self._climbed_from if late else 0.0)
+        elif now - self._since < CLIMB_SECONDS or self._is_queueing:
+            return
+        elif self._at >= self._begin:
+            self._is_climbing = False
+        else:
+            self._climb_to(now, min(self._at + CLIMB_STEPS, self._begin))
+
+    def _climb_to(self, now: float, index: int) -> None:
+        self._climbed_from = float(self.step.bits_per_second)
+        self._go(now, index, keeps=True)
+
+    def _is_in_vain(self, now: float) -> bool:
+        """Whether as much is lost as before packets were sent twice: where they share a full line, that fills it."""
+        if self._doubled_from is None or now - self._doubled_from < IN_VAIN_SECONDS:
+            return False
+        self._doubled_from = None
+        return self._single_loss >= IN_VAIN_LOSS and self._told_loss >= self._single_loss * IN_VAIN_SHARE
+
+    def _single(self, now: float) -> None:
+        """What is sent twice is too much."""
+        self.is_wide = False
+        self._single_until = now + SINGLE_SECONDS
+        self._doubled_at = now - 2 * DOUBLED_SECONDS
+        self._probing = False
+        self._pulse = None
+        self._go(now, self._at)
 
     # -- down
 
-    def _overfull(self, now: float, report: Report, slope: float) -> None:
-        """Down to what the growth of the queue, or what came through, says that the path carries."""
-        rate = self.step.bits_per_second
+    def _overfull(self, now: float, report: Report, slope: float, rate: float = 0.0) -> None:
+        """Down to what the growth of the queue, or what came through, says that the path carries.
+
+        `rate`: that the queue comes from, where it is not the present one.
+        """
+        rate = rate or self.step.bits_per_second
+        self._is_narrow, self.is_wide, self._wide_from = True, False, self._begin
         loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
         self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
-        self._block(now, self._at, BLOCK_QUEUE_SECONDS)
+        self._block(now, self._at, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
         self._block_beyond(now)
+        self._least = self._at - 1 - DRAIN_STEPS if self._probing else 0
         first = self._at if self._fallen_from is None else self._fallen_from[0]
         self._fallen_from = (first, report.queue)
         self._probing = False
         self._trial = _Trial.NONE
         self.fell = now
         self._heavy = None
-        self._go(now, max(0, min(self._fitting() - DRAIN_STEPS, self._at - 1)), draining=True)
+        self._refine_from, self._refine_until = rate, now + REFINE_SECONDS
+        index = max(0, self._least, self._fitting() - DRAIN_STEPS)
+        self._go(now, min(index, max(0, self._at - 1)), draining=True, keeps=True)
+
+    def _refine(self, now: float) -> None:
+        """Reports still speak of the rate of before: where the queue grew faster than it had seemed, further down."""
+        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._slope(now)))
+        if estimate >= self._estimate:
+            return
+        self._estimate = estimate
+        self._block_beyond(now)
+        index = max(0, self._least, self._fitting() - DRAIN_STEPS)
+        if self._fitting() < self._at and index < self._at:
+            self._go(now, index, draining=True, keeps=True)
 
     def _block_beyond(self, now: float) -> None:
         """Steps beyond the estimate have failed."""
         for index, step in enumerate(self._allowed):
             is_free = self._blocked.get(index, (now, 0.0))[0] <= now
             if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
-                self._block(now, index, BLOCK_QUEUE_SECONDS)
+                self._block(now, index, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
 
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
@@ -227,8 +383,7 @@ class Capacity:
             and at - since <= SUDDEN_SECONDS
         ]
         if sudden:  # no line drains so at our lower rate: the delay was not ours
-            self._estimate = float("inf")
-            self._blocked.clear()
+            self._not_ours()
             return
         falls = [
             (before - after) / (at - since)
@@ -237,7 +392,8 @@ class Capacity:
             if at - since >= FALLING_SECONDS and after > self._floor
         ]
         fall = max(falls, default=0.0)
-        if LEAST_GROWTH <= fall < 1:
+        longest = max(queue for _, queue in told) - self._floor
+        if LEAST_GROWTH <= fall < 1 and longest >= LEARN_QUEUE_SECONDS:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)
 
@@ -263,36 +419,68 @@ class Capacity:
         self._fallen_from = None
         if queue > before * (1 - FALL_SHARE):
             self._floor = queue
-            self._estimate = float("inf")
-            self._blocked.clear()
+            self._not_ours()
             self._go(now, index)
 
-    def _block(self, now: float, index: int, first_seconds: float = BLOCK_SECONDS) -> None:
+    def _not_ours(self) -> None:
+        """The delay had another cause than our rate."""
+        self._estimate = float("inf")
+        self._blocked.clear()
+        self._is_narrow = False
+
+    def _block(
+        self, now: float, index: int, first_seconds: float = BLOCK_SECONDS, most_seconds: float = BLOCK_SECONDS_MAX
+    ) -> None:  # fmt: skip
         _, seconds = self._blocked.get(index, (0.0, 0.0))
-        seconds = min(BLOCK_SECONDS_MAX, max(first_seconds, 2 * seconds))
+        seconds = min(most_seconds, max(first_seconds, 2 * seconds))
         self._blocked[index] = (now + seconds, seconds)
 
     # -- up
 
-    def _perhaps_up(self, now: float, queue: float) -> None:
+    def _perhaps_up(self, now: float, report: Report, queue: float) -> None:
         if self._probing and now - self._since >= UP_SECONDS:
             self._probing = False
             self._blocked.pop(self._at, None)
+            self._is_narrow = self._is_narrow and self._at + 1 < len(self._allowed)
         above = self._at + 1
         if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
             return
-        if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues[0][1] - self._floor:
+        if self._is_draining and queue <= QUEUE_LOW_SECONDS < max(told for _, told in self._queues) - self._floor:
             self._learn_from_draining(now)
             self._queues.clear()
             if now < self._blocked.get(above, (now, 0.0))[0]:
                 return
         bits = self._allowed[above].bits_per_second
         is_known = self._is_draining and bits <= self._estimate
-        if now - max(self._quiet_since, self._since) >= (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
-            self._probing, self._before = True, queue
-            self._estimate = max(self._estimate, float(bits))
-            self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
-            self._go(now, above, draining=is_known)
+        if now - max(self._quiet_since, self._since) < (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
+            return
+        if self._is_narrow and above in self._blocked and not is_known:
+            self._pulse = (now, report, False)
+            self._go(now, above)
+        else:
+            self._step_up(now, queue, is_known=is_known)
+
+    def _step_up(self, now: float, queue: float, *, is_known: bool = False) -> None:
+        above = self._at + 1
+        self._probing, self._before = True, queue
+        self._estimate = max(self._estimate, float(self._allowed[above].bits_per_second))
+        self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+        self._go(now, above, draining=is_known)
+
+    def _judge_pulse(self, now: float, report: Report, at: float, before: Report, is_back: bool) -> None:
+        """A moment at a higher rate: has a queue grown?  One that is gone within half a second shows as jitter."""
+        grown = report.queue - before.queue >= PULSE_QUEUE_SECONDS
+        grown = grown or report.jitter - before.jitter >= max(PULSE_JITTER_SECONDS, before.jitter / 2)
+        if not is_back:
+            if now - at >= PULSE_SECONDS or grown:
+                self._pulse = (now, before, True)
+                self._go(now, self._at - 1)
+        elif grown:
+            self._pulse = None
+            self._block(now, self._at + 1, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
+        elif now - at >= PULSE_LOOK_SECONDS:
+            self._pulse = None
+            self._step_up(now, report.queue - self._floor)
 
     # -- loss without a queue
 
@@ -303,11 +491,12 @@ class Capacity:
             return
         index, before = self._heavy
         self._heavy = None
-        if report.loss > before * (1 - HEAVY_FALL):
+        if self._loss > before * (1 - HEAVY_FALL):
             self._estimate = float("inf")
             self._trial_from = now + self._trial_pause
             self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
             self._heavy_from = now + BLOCK_SECONDS_MAX
+            self._is_narrow = False
             self._go(now, index)
         else:
             self.fell = now
@@ -336,8 +525,10 @@ class Capacity:
             self.fell = now
             self._go(now, self._at - 1)
 
-    def _go(self, now: float, index: int, *, draining: bool = False) -> None:
+    def _go(self, now: float, index: int, *, draining: bool = False, keeps: bool = False) -> None:
+        """To another step; `keeps`: what was told of the queue before."""
         self._at = index
         self._since = self._lossy_since = now
         self._is_draining = draining
-        self._queues.clear()
+        if not keeps:
+            self._queues.clear()

@@ -90,6 +90,10 @@ class Receiver:
         self._call = call & 0xFF
         self._repair = RepairDecoder()
         self._inbox: deque[tuple[float, bytes]] = deque(maxlen=INBOX_MAX)
+        self.is_deaf = False
+        """It rings: packets are counted for the report; nothing is decoded, kept or played.  `open` ends it."""
+        self._opens = False
+        self._opened_at = now
         self._changed = False
         self._began_anew = False
         self._now = now
@@ -128,6 +132,16 @@ class Receiver:
         if len(self._inbox) == INBOX_MAX:
             self._refused["flood"] += 1
         self._inbox.append((now, payload))
+
+    def open(self, now: float) -> None:
+        """The call is answered: from now on packets are heard; what came a moment ago may be pushed again."""
+        self._opened_at = now
+        self._opens = True
+
+    @property
+    def frame_slots(self) -> int:
+        """Of the newest packet: more than 1 where the other side sends little, as its line is narrow."""
+        return self._slots
 
     def path_changed(self, now: float) -> None:
         """Packets take another path from now on: what was learnt of delays is void."""
@@ -194,6 +208,13 @@ class Receiver:
     # -- packets
 
     def _drain(self) -> None:
+        if self._opens:
+            self._opens = self.is_deaf = False
+            self._copies.clear()
+            self._counts.clear()
+            self._refused.clear()
+            if self._reception is not None:
+                self._reception.slots = self._reception.lost = 0
         if self._changed:
             self._changed = False
             self._histogram = None
@@ -244,7 +265,11 @@ class Receiver:
             self._told = self._heard = packet.report
             self._frame_bits = 8 * len(packet.frame) * RATE / (packet.slots * SLOT_SAMPLES)
         self._reception.packet(at, slot, packet.slots)
+        if self.is_deaf:
+            return True
         margin = int(self._now - at < MARGIN_SECONDS)
+        if at < self._opened_at:  # it did not wait for the network, but for the answer
+            margin -= int((self._now - at) / TICK_SECONDS)
         for known, slots, data, repaired in self._repair.add(packet, slot):
             inband = self._inband if repaired else packet.inband
             self._known(Frame(known, slots, data, self._tick, inband, repaired), margin)
@@ -261,7 +286,7 @@ class Receiver:
     def _known(self, frame: Frame, margin: int) -> None:
         delay = tick_delay(self._tick, frame.slot, frame.slots)
         if self._histogram is None:
-            self._histogram = DelayHistogram(delay)
+            self._histogram = DelayHistogram(delay + min(0, margin))
         self._histogram.add(frame.slot, frame.slots, delay + margin, repaired=frame.repaired)
         if self._next is not None and frame.slot < self._next:
             self._counts["late"] += 1

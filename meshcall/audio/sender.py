@@ -95,10 +95,28 @@ class Sender:
         """Packets go another way from now on."""
         self._capacity.path_changed(now)
 
+    def ring(self, now: float) -> None:
+        """Nobody listens yet: begin with little and find out how much the line carries, until `answered`."""
+        self._capacity.ring(now)
+
+    def answered(self, now: float) -> None:
+        """Somebody listens from now on."""
+        self._capacity.answered(now)
+
+    def went(self, now: float, copies: int) -> None:
+        """The last packet left as so many datagrams."""
+        if copies > 1:
+            self._capacity.doubled(now)
+
     @property
     def is_narrow(self) -> bool:
-        """Whether the path is full: no packet must be sent twice, as another path may share the line."""
+        """Whether the line is full, or may be: whatever else uses it should use little."""
         return self._capacity.is_narrow
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the line has shown that it has room, so that a packet may be sent twice: other paths share it."""
+        return self._capacity.is_wide
 
     def fix(self, protection: Protection | None) -> None:
         """Keep to one protection, whatever is reported; for comparisons.  None: the policy again."""

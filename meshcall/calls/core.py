@@ -17,6 +17,7 @@ from meshcall.calls.events import (
     CallResolved,
     Ending,
     VoiceArrived,
+    VoiceUnheard,
 )
 from meshcall.calls.healing import Healer
 from meshcall.calls.messages import Messages
@@ -167,10 +168,13 @@ class Calls:
             found.is_muted = muted
             self._notice(now, found, Kind.MUTE, muted)
 
-    def send_voice(self, now: float, call: int, data: bytes, *, once: bool = False) -> int:
+    def send_voice(
+        self, now: float, call: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> int:  # fmt: skip
         """Send a voice packet; how many datagrams it became.  While it rings, to every device that rings.
 
-        `once`: by one path only, as the line is full.
+        `once`: by one path only, as a second copy may be more than the line carries; `is_narrow`: the line is, or
+        may be, full.
 
         None leaves, and that is no error, where the call is over, no device rings yet, or the line is broken.
         """
@@ -180,11 +184,11 @@ class Calls:
         sent = 0
         if found.state is State.UP:
             if found.link is not None:
-                sent = len(self._lines.send_voice(now, found.link, data, once=once))
+                sent = len(self._lines.send_voice(now, found.link, data, once=once, is_narrow=is_narrow))
         else:
             for leg in found.live_legs():
                 if leg.theirs is not None or found.state is State.INCOMING:
-                    sent += len(self._lines.send_voice(now, leg.link, data, once=once))
+                    sent += len(self._lines.send_voice(now, leg.link, data, once=once, is_narrow=is_narrow))
         if sent:
             self._carry(now)
         return sent
@@ -375,6 +379,11 @@ class Calls:
             leg.heard_at = now
             if call.state is State.RINGING and leg.theirs is not None:
                 leg.early.append((now, frame.path, frame.data))
+            if call.state is not State.SEEKING and leg is call.first_ringing():
+                if call.unheard.take(now):
+                    self.events.append(VoiceUnheard(call.number, frame.link, frame.data, frame.path, now))
+                else:
+                    self._desk.counters["voice while ringing: too much"] += 1
 
     def _reached(self, now: float, call: Call, event: Reached) -> None:
         end = self._lines.end_of(event.link)

@@ -74,7 +74,7 @@ class Desk:
         """The call takes a link into use."""
         was_ours = self.speaker.keep(link)
         leg = call.legs[link] = Leg(link, static, dialled or was_ours, heard_at=now)
-        self.lines.voice_links.add(link)
+        self.lines.expect_voice(now, link)
         call.look_at = min(call.look_at, now)
         if call.link is None and call.state is not State.UP:
             call.link = link

@@ -176,7 +176,21 @@ class VoiceArrived:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class VoiceUnheard:
+    """The payload of a voice packet of a call that rings: it is to be counted for the report, never decoded or kept.
+
+    All are of one device, as long as that takes part; `at` as above.
+    """
+
+    call: int
+    link: int
+    data: bytes
+    path: Path
+    at: float
+
+
 CallEvent = (
     CallResolved | CallLinked | CallRinging | CallIncoming | CallAnswered | CallPath | CallHeld | CallMuted
-    | CallLineLost | CallLineBack | CallEnded | CallRequested | VoiceArrived
+    | CallLineLost | CallLineBack | CallEnded | CallRequested | VoiceArrived | VoiceUnheard
 )  # fmt: skip

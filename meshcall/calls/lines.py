@@ -43,11 +43,17 @@ class Lines(Protocol):
         """Send a call message; lost where the link is over."""
         ...
 
-    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+    def send_voice(
+        self, now: float, link: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> tuple[Path, ...]:  # fmt: skip
         """Send a voice packet; the paths it went by, none where the link is over.
 
-        `once`: by one path only, whatever is doubtful.
+        `once`: by one path only, whatever is doubtful.  `is_narrow`: few probes.
         """
+        ...
+
+    def expect_voice(self, now: float, link: int) -> None:
+        """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
         ...
 
     def report_loss(self, now: float, link: int, loss: float) -> None:

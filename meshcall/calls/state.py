@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from meshcall.calls.events import Ending
+from meshcall.handshake.budget import Budget
 
 if TYPE_CHECKING:
     from meshcall.path.paths import Path
@@ -43,6 +44,9 @@ EARLY_MAX: Final = 25
 """Voice packets kept of a device that rings, for the case that they overtake its ACCEPT: half a second."""
 EARLY_SECONDS: Final = 0.1
 """Older ones are from while it rang; they would look to the jitter buffer like packets half a second late."""
+UNHEARD_PER_SECOND: Final = 120.0
+UNHEARD_BURST: Final = 60.0
+"""Voice packets of a call that rings that are counted for the report: 50 a second by two paths, and a little more."""
 LEGS_MAX: Final = 8
 """Links of one call.  A record has 6 devices."""
 
@@ -133,6 +137,8 @@ class Call:
     """Since it was last heard."""
     look_at: float = 0.0
     """When the lines are to be looked at next."""
+    unheard: Budget = field(default_factory=lambda: Budget(0.0, UNHEARD_PER_SECOND, UNHEARD_BURST))
+    """Of packets counted while it rings."""
 
     @property
     def tag(self) -> int:
@@ -142,6 +148,10 @@ class Call:
     def live_legs(self) -> list[Leg]:
         """Those that may still come to something."""
         return [leg for leg in self.legs.values() if not leg.is_over]
+
+    def first_ringing(self) -> Leg | None:
+        """While it rings: the leg whose packets are counted, and no other's, as one report is of one stream."""
+        return next((leg for leg in self.live_legs() if self.state is State.INCOMING or leg.theirs is not None), None)
 
     def usable_link(self) -> int | None:
         """Of its links the one heard last; of a call that is up, none on which a RESUME is still unanswered."""

@@ -33,6 +33,7 @@ from meshcall.calls.events import (
     CallResolved,
     CallRinging,
     VoiceArrived,
+    VoiceUnheard,
 )
 from meshcall.errors import MeshcallError, StateError, UsageError
 from meshcall.identity import read_address
@@ -278,9 +279,13 @@ class CallDesk:
 
     def take(self, now: float, event: CallEvent) -> None:
         """An event of the node's calls, within its turn."""
-        if isinstance(event, VoiceArrived):
+        if isinstance(event, (VoiceArrived, VoiceUnheard)):
             if self._talk is not None and self._talk.sound is not None and event.call == self._talk.number:
-                self._talk.sound.voice.arrived(event.at, event.data)
+                voice = self._talk.sound.voice
+                if isinstance(event, VoiceArrived):
+                    voice.arrived(event.at, event.path, event.data)
+                else:
+                    voice.unheard(event.at, event.link, event.path, event.data)
             return
         if isinstance(event, CallRequested):
             log(_log, logging.INFO, "somebody who is no contact wants to call; see `meshcall calls`")
@@ -410,10 +415,11 @@ class CallDesk:
             return
         number, calls, driven = talk.number, self._live.node.calls, self._live.driven
 
-        def send(_at: float, payload: bytes, once: bool) -> None:
+        def send(_at: float, payload: bytes, once: bool, is_narrow: bool) -> int:
             now = _now()
-            calls.send_voice(now, number, payload, once=once)
+            sent = calls.send_voice(now, number, payload, once=once, is_narrow=is_narrow)
             driven.settle(now, is_quiet=True)
+            return sent
 
         def reported(_at: float, loss: float) -> None:
             with driven.turn() as now:

@@ -60,7 +60,7 @@ class Sounding:
         files: Files,
         *,
         incoming: bool,
-        send: Callable[[float, bytes, bool], object],
+        send: Callable[[float, bytes, bool, bool], int],
         reported: Callable[[float, float], object],
         first_voice: Callable[[], object],
         on_device: Callable[[Changed], None],
@@ -98,7 +98,7 @@ class Sounding:
         if status.tag != self._tag:  # both had called each other, and the other one's call is the one that counts
             self.voice, self._tag = self._make(now, status), status.tag
         self.voice.path_changed(now, path)
-        self.voice.is_open = True
+        self.voice.open(now, status.link)
         self._begin()
 
     def _begin(self) -> None:

@@ -18,9 +18,8 @@ import numpy as np
 import trio
 
 from meshcall.audio.codec import PULL_SAMPLES, RATE, Sound
-from meshcall.audio.receiver import Receiver
+from meshcall.audio.pair import Pair
 from meshcall.audio.reckoning import delay_of, judge, overhead_bytes
-from meshcall.audio.sender import Sender
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.drivers.sound.base import silent
@@ -31,13 +30,9 @@ if TYPE_CHECKING:
     from meshcall.audio.receiver import ReceiverStats
     from meshcall.calls.core import CallStatus
     from meshcall.path.paths import Path
-    from meshcall.wire.voice import Report
 
 CAPTURED_MAX: Final = 50
 """Blocks of 10 ms that wait for the loop; a loop that hangs longer loses the oldest."""
-
-HEARD_SECONDS: Final = 0.1
-"""What the other side tells is looked at so often; at once where it is new."""
 
 _TONE_HZ: Final = 425.0
 _TONE_PEAK: Final = 2500.0
@@ -73,16 +68,16 @@ class CallVoice:
         now: float,
         status: CallStatus,
         *,
-        send: Callable[[float, bytes, bool], object],
+        send: Callable[[float, bytes, bool, bool], int],
         reported: Callable[[float, float], object],
         processing: Processing,
         limit_bits_per_second: int,
         first_voice: Callable[[], object],
         on_fault: Callable[[Exception], None],
     ) -> None:
-        """`send(now, payload, once)` and `reported(now, loss)` are called in the loop; once: by one path only.
+        """`send(now, payload, once, is_narrow)` and `reported(now, loss)` are called in the loop.
 
-        Raises NoOpusError.
+        `send` as `Calls.send_voice`, and returns how many datagrams it became.  Raises NoOpusError.
         """
         theirs = limit_bits_per_second if status.theirs is None else status.theirs.kbit_per_second * 1000
         self.processing = processing
@@ -98,18 +93,15 @@ class CallVoice:
         self._reported = reported
         self._first_voice = first_voice
         self._on_fault = on_fault
-        self._sender = Sender(
-            now, OpusEncoder(), call=status.tag, slot=status.ours.slot,
+        self._pair = Pair(
+            now, OpusEncoder(), OpusDecoder, call=status.tag, slot=status.ours.slot,
             limit_bits_per_second=min(limit_bits_per_second, theirs),
         )  # fmt: skip
-        self._receiver = Receiver(now, OpusDecoder(), call=status.tag)
+        self._sender = self._pair.sender
         self._captured: deque[Sound] = deque(maxlen=CAPTURED_MAX)
         self._wanted = 1
         """So many blocks are worth waking the loop."""
         self._heard_any = False
-        self._heard: Report | None = None
-        self._heard_at = now
-        self._loss_there: float | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._offset = now - time.perf_counter()
 
@@ -129,7 +121,7 @@ class CallVoice:
                 self._wake_loop()
 
     def _play(self) -> Sound:
-        played = self._receiver.pull(time.perf_counter() + self._offset)
+        played = self._pair.receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
         elif self.is_held:
@@ -155,26 +147,29 @@ class CallVoice:
 
     def _flush(self) -> None:
         """Send what was captured."""
-        sender, receiver = self._sender, self._receiver
+        pair, sender = self._pair, self._sender
         sender.mute = not self.is_open or self.is_muted or self.is_held
         now = time.perf_counter() + self._offset
-        heard = receiver.heard()
-        if heard is not None and (heard is not self._heard or now - self._heard_at >= HEARD_SECONDS):
-            self._heard, self._heard_at = heard, now
-            sender.reported(now, heard)
-            if heard.loss != self._loss_there:
-                self._loss_there = heard.loss
-                self._reported(now, heard.loss)
-        sender.telling = receiver.report()
+        if pair.report(now) and pair.loss_there is not None:
+            self._reported(now, pair.loss_there)
         while self._captured:
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
-                self._send(now, payload, sender.is_narrow)
+                sender.went(now, self._send(now, payload, pair.once, pair.is_narrow))
         self._wanted = sender.blocks_wanted
 
-    def arrived(self, at: float, payload: bytes) -> None:
+    def open(self, now: float, link: int | None) -> None:
+        """Both sides want the call, and it goes by this link."""
+        self._pair.open(now, link)
+        self.is_open = True
+
+    def unheard(self, at: float, link: int, path: Path, payload: bytes) -> None:
+        """A voice packet came while it rings: it is counted."""
+        self._pair.unheard(at, link, path, payload)
+
+    def arrived(self, at: float, path: Path, payload: bytes) -> None:
         """A voice packet of this call came."""
-        self._receiver.push(at, payload)
+        self._pair.arrived(at, path, payload)
         if self.is_open and not self._heard_any:
             self._heard_any = True
             self._first_voice()
@@ -185,11 +180,10 @@ class CallVoice:
             ipv6 = len(endpoint_of(path)) != ENDPOINT_V4_BYTES
             self._sender.overhead = overhead_bytes(relayed=is_relayed(path), ipv6=ipv6)
         self._sender.path_changed(now)
-        self._receiver.path_changed(now)
 
     def device_changed(self) -> None:
         """Another device calls `exchange`."""
-        self._receiver.begin_anew()
+        self._pair.receiver.begin_anew()
 
     def stats(self) -> VoiceStats:
         """As of now."""
@@ -198,8 +192,8 @@ class CallVoice:
         bits = 8 * (shape.size + self._sender.overhead) / shape.seconds
         return VoiceStats(
             self.processing.meter.level.level_dbfs, self.processing.far_meter.level.level_dbfs,
-            self._receiver.stats(), sent.wire_bits_per_second, bits, shape.seconds,
-            len(shape.protection.covers), self._loss_there, dict(self.counters),
+            self._pair.receiver.stats(), sent.wire_bits_per_second, bits, shape.seconds,
+            len(shape.protection.covers), self._pair.loss_there, dict(self.counters),
         )  # fmt: skip
 
 

@@ -24,9 +24,7 @@ BETTER_SECONDS = 0.01
 BETTER_SHARE = 0.2
 """Within a tier a path is left only for one that is better by both of these."""
 DOUBLE_LOSS = 0.03
-"""From this share of loss on, frames go out on both paths ..."""
-DOUBLE_LOSS_MOST = 0.25
-"""... and not from this one on: so much is lost on a line that is too narrow already, which most paths share."""
+"""From this share of loss on, frames go out on both paths, where who sends them knows of room for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ def choose(paths: Sequence[Measured], best: Path | None) -> Choice:
 
 def doubles(best: Measured) -> bool:
     """Whether frames should go out on the second path too, for the state the best one is in."""
-    return best.state < State.LIVE or DOUBLE_LOSS <= best.frame_loss < DOUBLE_LOSS_MOST
+    return best.state < State.LIVE or best.frame_loss >= DOUBLE_LOSS
 
 
 def _order(measured: Measured) -> tuple[bool, float, Path]:

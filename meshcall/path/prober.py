@@ -68,6 +68,8 @@ ROAM_SECONDS = 1.0
 CREDIT_MAX = 64
 """Frames that may go by a path not yet proved, one for each that came by it."""
 FRAME_RECENT_SECONDS = 0.5
+HELD_SECONDS = 2.0
+"""Birthday probing waits so long after our line was found wide enough: until the other side knows it of its own."""
 LOOK_SECONDS = 0.25
 """Before punching anew: others are asked how they see us, and answer in this time."""
 
@@ -236,17 +238,15 @@ class Prober:
         if health is not None:
             health.sent_at = now
 
-    def duplicates(self, now: float, *, once: bool = False) -> tuple[Path, ...]:
+    def duplicates(self, now: float, *, once: bool = False, is_narrow: bool = False) -> tuple[Path, ...]:
         """The paths by which a frame of a call is to be sent now: mostly one, two while there is doubt.
 
-        `once`: one in any case, as all paths may share a line that is full.
+        `once`: one in any case, as all paths may share a line that has no room for more.  `is_narrow`: that line
+        is, or may be, full: there are few probes, and more time for their answers.
         """
         self._now = now
         self._active_at = now
-        if once is not self._is_narrow:
-            self._is_narrow = once
-            for health in self._paths.values():
-                health.slack = NARROW_SLACK_SECONDS if once else 0.0
+        self._set_narrow(now, is_narrow)
         paths = [self._first if self.best is None else self.best]
         if self._is_doubtful(now, self._paths[paths[0]]):
             paths += [path for path in (self._overlap, self.second) if path is not None and path not in paths]
@@ -263,6 +263,11 @@ class Prober:
         for path in paths:
             self._paths[path].sent_at = now
         return tuple(paths)
+
+    def expect_stream(self, now: float) -> None:
+        """Frames of a call are about to go out, and what the line carries is not known yet."""
+        if self._active_at is None:
+            self._set_narrow(now, True)
 
     def status(self, now: float) -> ProberStatus:
         """A snapshot, the best path first."""
@@ -370,6 +375,17 @@ class Prober:
             life=self._life, has_spare=self.second is not None, is_narrow=self._is_narrow,
         )  # fmt: skip
 
+    def _set_narrow(self, now: float, is_narrow: bool) -> None:
+        if is_narrow is self._is_narrow:
+            return
+        self._is_narrow = is_narrow
+        for health in self._paths.values():
+            health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
+        if self._punching.is_held and not is_narrow:
+            self._punching.is_held = False
+            if self._retry_at is not None:  # no direct path yet
+                self._retry_at = now + HELD_SECONDS
+
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
         best = self.best
@@ -456,7 +472,7 @@ class Prober:
         target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
         go = common_moment(now, self._exchange.told_at, rtt)
-        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target)
+        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target, is_narrow=self._is_narrow)
 
     def _meet_over_tcp(self, now: float) -> None:
         """The peer's relays over TCP: connections, so only where nothing else works."""

@@ -46,6 +46,7 @@ class Punching:
         "_is_planned",
         "_rng",
         "_steps",
+        "is_held",
         "sockets_until",
         "tactic",
     )
@@ -60,6 +61,7 @@ class Punching:
         self._birthdays = 0
         self._birthday_at: float | None = None
         self._is_planned = False
+        self.is_held = False
         self._guessed = b""
         """The address at which ports were guessed last."""
 
@@ -72,10 +74,13 @@ class Punching:
         mine: Ports,
         theirs: Ports,
         target: Endpoint | None,
+        *,
+        is_narrow: bool = False,
     ) -> None:
         """Plan anew: `endpoints` are what is probed; `target` is where the peer's NAT is seen, None for nothing hard.
 
-        `go` is the common moment, `rtt` the session's round trip in seconds.
+        `go` is the common moment, `rtt` the session's round trip in seconds.  `is_narrow`: no birthday probing now,
+        as it would fill the line for seconds; `is_held` then says that there was a reason for it.
         """
         steps = ordinary(now, go, endpoints)
         chosen = Tactic.NONE if target is None else tactic(mine.mapping, theirs.mapping)
@@ -83,7 +88,8 @@ class Punching:
             steps += guesses(go, theirs, is_again=self._guessed == theirs.address)
             self._guessed = theirs.address
         elif chosen is not Tactic.NONE:
-            if not self._may_birthday(now):
+            self.is_held = is_narrow
+            if is_narrow or not self._may_birthday(now):
                 chosen = Tactic.NONE
             else:
                 self._is_planned = True

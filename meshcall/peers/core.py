@@ -152,17 +152,26 @@ class Peers:
         self._send_message(now, link, data)
         self._settle(now)
 
-    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+    def send_voice(
+        self, now: float, link: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> tuple[Path, ...]:  # fmt: skip
         """Send a voice packet; the paths it went by, none where the link is over.
 
-        `once`: by the best path only, whatever is doubtful.
+        `once`: by the best path only, whatever is doubtful.  `is_narrow`: the line is, or may be, full: few probes.
         """
         peer = self._peers.get(link)
         if peer is None:
             return ()
-        paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once)
+        paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once, is_narrow=is_narrow)
         self._settle(now)
         return paths
+
+    def expect_voice(self, now: float, link: int) -> None:
+        """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
+        self.voice_links.add(link)
+        peer = self._peers.get(link)
+        if peer is not None and peer.prober is not None:
+            peer.prober.expect_stream(now)
 
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share (0 to 1) of voice packets that the other side of a link did not get."""
@@ -404,6 +413,8 @@ class Peers:
             now, rng=self._rng, path=path, budget=self._budget, life=self._life, rtt=rtt, trust=peer.trust,
             candidates=self._candidates, ports=self._ports,
         )  # fmt: skip
+        if link in self.voice_links:
+            prober.expect_stream(now)
         self._drain(now, link, prober)
         return prober
 
@@ -462,9 +473,10 @@ class Peers:
             self.counters["path of a link that is over"] += 1
 
     def _send_frame(
-        self, now: float, link: int, peer: Peer, kind: int, payload: bytes, *, once: bool = False
-    ) -> tuple[Path, ...]:
-        paths = peer.prober.duplicates(now, once=once) if peer.prober is not None else ()
+        self, now: float, link: int, peer: Peer, kind: int, payload: bytes, *, once: bool = False,
+        is_narrow: bool = False,
+    ) -> tuple[Path, ...]:  # fmt: skip
+        paths = peer.prober.duplicates(now, once=once, is_narrow=is_narrow) if peer.prober is not None else ()
         paths = paths or (self.links.path(link),)
         for path in paths:
             self.links.send_frame(now, link, kind, payload, path)

@@ -19,6 +19,7 @@ from meshcall.calls.events import (
     CallRinging,
     Ending,
     VoiceArrived,
+    VoiceUnheard,
 )
 from meshcall.calls.policy import CallPolicy
 from meshcall.errors import UsageError
@@ -155,7 +156,11 @@ class Talkers(Callers):
         if isinstance(event, VoiceArrived):
             self._voice_arrived(now, call, is_caller, event)
         elif isinstance(event, CallAnswered):
-            self._answered_here(now, call, is_caller, event.path)
+            self._answered_here(now, call, is_caller, event)
+        elif isinstance(event, VoiceUnheard):
+            end = call.voice if is_caller else call.voice_there
+            if end is not None:
+                end.unheard(event.at, event.link, event.path, event.data)
         elif isinstance(event, CallEnded):
             del self._of[device.number]
             if not call.ended and event.ending not in PLANNED:
@@ -186,13 +191,13 @@ class Talkers(Callers):
             call.voice_there = self._begin(now, call.callee, event.call)
         self.world.schedule.at(now + self.voice.answer_seconds, self._answer, call)
 
-    def _answered_here(self, now: float, call: TalkCall, is_caller: bool, path: Path) -> None:
+    def _answered_here(self, now: float, call: TalkCall, is_caller: bool, event: CallAnswered) -> None:
         if is_caller:
             call.first = call.last = now
-            self._use(now, call, path)
+            self._use(now, call, event.path)
         mine, other = (call.voice, call.voice_there) if is_caller else (call.voice_there, call.voice)
         if mine is not None and other is not None:
-            mine.open(now, path, other)
+            mine.open(now, event.link, event.path, other)
 
     def _path(self, now: float, call: TalkCall, is_caller: bool, path: Path | None) -> None:
         if is_caller and path is not None:
@@ -224,7 +229,7 @@ class Talkers(Callers):
     def _voice_arrived(self, now: float, call: TalkCall, is_caller: bool, event: VoiceArrived) -> None:
         end = call.voice if is_caller else call.voice_there
         if end is not None:
-            end.arrived(event.at, event.data)
+            end.arrived(event.at, event.path, event.data)
         if is_caller and call.first is not None:
             self._note_gap(call, now)
             call.last = now

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Sound
-from meshcall.audio.receiver import Receiver
+from meshcall.audio.pair import Pair
 from meshcall.audio.reckoning import Delay, delay_of, judge, overhead_bytes
-from meshcall.audio.sender import Sender
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.errors import BadPacket
 from meshcall.path.paths import endpoint_of, is_relayed
@@ -183,12 +182,12 @@ class VoiceEnd:
         self._other: VoiceEnd | None = None
         self._sent: dict[bytes, float] = {}
         self._decoder = PaperDecoder()
-        self._sender = Sender(
-            now, PaperEncoder(), call=status.tag, slot=status.ours.slot, limit_bits_per_second=kbit * 1000
+        self._pair = Pair(
+            now, PaperEncoder(), self._new_decoder, call=status.tag, slot=status.ours.slot,
+            limit_bits_per_second=kbit * 1000,
         )  # fmt: skip
+        self._sender = self._pair.sender
         self._sender.mute = True
-        self._receiver = Receiver(now, self._decoder, call=status.tag)
-        self._loss_there: float | None = None
         self._transits: list[float] = []
         self._delays: list[tuple[float, float]] = []
         self._window_began = 0
@@ -196,15 +195,20 @@ class VoiceEnd:
         self._other_sent = 0
         device.schedule.at(now, self._tick)
 
+    def _new_decoder(self) -> PaperDecoder:
+        self._decoder = PaperDecoder()
+        return self._decoder
+
     # What happens to it
 
-    def open(self, now: float, path: Path, other: VoiceEnd) -> None:
+    def open(self, now: float, link: int, path: Path, other: VoiceEnd) -> None:
         """The call is up at this end; `other` is the one it is with."""
         self.opened = now
         self._other = other
         self.path_changed(now, path)
+        self._pair.open(now, link)
         self._sender.mute = False
-        self._begin_window(self._receiver.stats())
+        self._begin_window(self.stats)
 
     def path_changed(self, now: float, path: Path | None) -> None:
         """Packets go by another path, or by none."""
@@ -215,15 +219,18 @@ class VoiceEnd:
             ipv6 = len(endpoint_of(path)) != ENDPOINT_V4_BYTES
             self._overhead = self._sender.overhead = overhead_bytes(relayed=is_relayed(path), ipv6=ipv6)
         self._sender.path_changed(now)
-        self._receiver.path_changed(now)
 
-    def arrived(self, at: float, payload: bytes) -> None:
+    def unheard(self, at: float, link: int, path: Path, payload: bytes) -> None:
+        """A voice packet came while it rings."""
+        self._pair.unheard(at, link, path, payload)
+
+    def arrived(self, at: float, path: Path, payload: bytes) -> None:
         """A voice packet of this call came."""
         if self._other is not None:
             sent = self._other._sent.pop(payload[_SLOT], None)  # a copy that comes later counts no more
             if sent is not None:
                 self._transits.append(at - sent)
-        self._receiver.push(at, payload)
+        self._pair.arrived(at, path, payload)
 
     def close(self) -> None:
         """No more of it."""
@@ -232,7 +239,7 @@ class VoiceEnd:
     @property
     def stats(self) -> ReceiverStats:
         """The receiver's, over the whole call."""
-        return self._receiver.stats()
+        return self._pair.receiver.stats()
 
     @property
     def shape_changes(self) -> int:
@@ -243,7 +250,7 @@ class VoiceEnd:
     def _tick(self, now: float, _first: None, _second: None, _third: None) -> None:
         if self._over or self._device.node is None:
             return
-        self._receiver.pull(now)
+        self._pair.receiver.pull(now)
         self._note(now)
         self._speak(now)
         self.ticks += 1
@@ -252,19 +259,15 @@ class VoiceEnd:
             self._judge(now)
 
     def _speak(self, now: float) -> None:
-        sender, receiver, node = self._sender, self._receiver, self._device.node
+        pair, node = self._pair, self._device.node
         assert node is not None
-        heard = receiver.heard()
-        if heard is not None:
-            sender.reported(now, heard)
-            if heard.loss != self._loss_there:
-                self._loss_there = heard.loss
-                node.calls.report_loss(now, self._call, heard.loss)
-                self._device.drain(now)
-        sender.telling = receiver.report()
-        payload = sender.push(now, _SILENCE)
+        if pair.report(now) and pair.loss_there is not None:
+            node.calls.report_loss(now, self._call, pair.loss_there)
+            self._device.drain(now)
+        payload = pair.sender.push(now, _SILENCE)
         if payload is not None:
-            copies = node.calls.send_voice(now, self._call, payload, once=sender.is_narrow)
+            copies = node.calls.send_voice(now, self._call, payload, once=pair.once, is_narrow=pair.is_narrow)
+            pair.sender.went(now, copies)
             self.sent_bytes += copies * (len(payload) + self._overhead)
             self._remember(now, payload[_SLOT])
             self._device.drain(now)
@@ -304,7 +307,7 @@ class VoiceEnd:
 
     def _judge(self, now: float) -> None:
         assert self.opened is not None and self._other is not None
-        stats, heard = self._receiver.stats(), self._decoder.heard
+        stats, heard = self.stats, self._decoder.heard
         ticks = self.ticks - self._window_began
         made_up = (self._sound_made_up(stats) - self._made_up) / ticks
         missing = heard.missing / (heard.missing + heard.played) if heard.played else 1.0
@@ -317,7 +320,7 @@ class VoiceEnd:
             mos = judge(delay, missing=missing, made_up=made_up, bit_rate=rate, burst=max(1.0, run)).mos
         self.windows.append(
             Window(
-                now - self.opened, mos, delay, self._receiver.report().loss, missing, made_up,
+                now - self.opened, mos, delay, self._pair.receiver.report().loss, missing, made_up,
                 8 * (self._other.sent_bytes - self._other_sent) / (ticks * TICK_SECONDS),
             )
         )  # fmt: skip

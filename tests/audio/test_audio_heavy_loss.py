@@ -35,7 +35,7 @@ def test_down_to_what_came_through_within_seconds_and_it_stays_there() -> None:
 def test_random_loss_as_heavy_gives_the_rate_back_and_is_not_tried_soon_again() -> None:
     capacity = Capacity(0.0, LIMIT)
     before = capacity.step.bits_per_second
-    now = run(capacity, 0.0, HEAVY_SECONDS + 2, None, 0.4)
+    now = run(capacity, 0.0, HEAVY_SECONDS + 5, None, 0.4)
     assert capacity.step.bits_per_second < before
     now = run(capacity, now, 5.0, None, 0.4)
     assert capacity.step.bits_per_second >= before

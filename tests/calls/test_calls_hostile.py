@@ -14,10 +14,11 @@ from meshcall.calls.events import (
     CallRinging,
     Ending,
     VoiceArrived,
+    VoiceUnheard,
 )
 from meshcall.calls.offers import RINGS_BURST, RINGS_PER_SECOND
 from meshcall.calls.speaker import LANES_MAX, LINGERING_MAX, MESSAGES_BURST
-from meshcall.calls.state import LEGS_MAX, State
+from meshcall.calls.state import LEGS_MAX, UNHEARD_BURST, UNHEARD_PER_SECOND, State
 from meshcall.calls.strangers import STRANGERS_MAX, TELL_BURST
 from meshcall.identity import Identity
 from meshcall.wire.talk import Kind, Status, Talk, Terms, decode_talk, encode_talk
@@ -227,6 +228,9 @@ def test_voice_before_acceptance_is_not_heard_and_its_memory_is_bounded() -> Non
     world.run(0.5)
     assert ann.state is State.RINGING
     assert not ann.all(VoiceArrived)
+    counted = len(ann.all(VoiceUnheard))
+    assert UNHEARD_BURST <= counted <= UNHEARD_BURST + 0.5 * UNHEARD_PER_SECOND, "a flood costs no more than this"
+    assert ann.calls.counters["voice while ringing: too much"] == 500 - counted
     for _ in range(40):  # what comes right before ACCEPT may have overtaken it; what is older was said while it rang
         bob.peers.send_voice(world.now, eve.link, b"new")
     bob.carry(world.now)

@@ -15,6 +15,7 @@ from meshcall.calls.events import (
     CallRinging,
     Ending,
     VoiceArrived,
+    VoiceUnheard,
 )
 from meshcall.calls.policy import Standing
 from meshcall.calls.state import LOST_SECONDS, RING_SECONDS, State
@@ -319,6 +320,59 @@ def test_glare_among_many_devices_is_one_call() -> None:
         assert states.count(State.UP) == 2, states
         assert states.count(None) == 2, states
         assert anns[seed % 2].state is bobs[seed // 2].state is State.UP
+
+
+def test_while_it_rings_voice_is_counted_on_both_sides_and_from_then_on_heard() -> None:
+    world = LineWorld()
+    ann, bob = world.two()
+    ann.call(bob)
+    world.run(1.0)
+    for party in (ann, bob):
+        party.voice_seconds = 0.02
+    world.run(2.0)
+    for party in (ann, bob):
+        counted = party.all(VoiceUnheard)
+        assert len(counted) > 80
+        assert {event.link for event in counted} == {party.link}
+        assert not party.all(VoiceArrived)
+    bob.do("accept")
+    world.run(0.5)
+    since = world.now
+    world.run(1.0)
+    for party in (ann, bob):
+        assert not party.all(VoiceUnheard, since)
+        assert len(party.all(VoiceArrived, since)) > 40
+
+
+def test_of_many_devices_that_ring_one_is_counted_and_the_next_when_it_is_gone() -> None:
+    world = LineWorld()
+    ann, bob = world.two()
+    other = world.party(bob.identity, contacts=bob.policy.contacts)
+    ann.call(bob)
+    world.run(1.0)
+    assert bob.state is other.state is State.INCOMING
+    for party in (bob, other):
+        party.voice_seconds = 0.02
+    world.run(1.0)
+    (link,) = {event.link for event in ann.all(VoiceUnheard)}
+    first = next(party for party in (bob, other) if ann.peers.end_of(link)[1] == party.device.public)  # type: ignore[index]
+    first.down = True
+    since = world.now
+    world.run(LOST_SECONDS + 6)
+    assert ann.state is State.RINGING, "it still rings at the other one"
+    assert {event.link for event in ann.all(VoiceUnheard, since + LOST_SECONDS + 5)} - {link}
+
+
+def test_of_a_call_that_does_not_ring_here_nothing_is_counted() -> None:
+    world = LineWorld()
+    bob = world.party()
+    ann = world.party(contacts=frozenset({bob.identity.public}))
+    ann.call(bob)
+    world.run(0.3)
+    ann.voice_seconds = 0.02
+    world.run(2.0)
+    assert not bob.all(CallIncoming)
+    assert not bob.all(VoiceUnheard)
 
 
 def test_voice_is_handed_up_only_in_a_call_that_is_up() -> None:

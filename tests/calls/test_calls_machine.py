@@ -94,11 +94,16 @@ class Side:
         if link in self.links:
             self.world.send(self, link, TalkMessage(link, data))
 
-    def send_voice(self, now: float, link: int, data: bytes, *, once: bool = False) -> tuple[Path, ...]:
+    def send_voice(
+        self, now: float, link: int, data: bytes, *, once: bool = False, is_narrow: bool = False
+    ) -> tuple[Path, ...]:
         if link not in self.links:
             return ()
         self.world.send(self, link, Frame(link, PATH, 32, data))
         return (PATH,)
+
+    def expect_voice(self, now: float, link: int) -> None:
+        self.voice_links.add(link)
 
     def report_loss(self, now: float, link: int, loss: float) -> None:
         return None

@@ -150,6 +150,8 @@ class Device:
         self.events: list[tuple[float, PathEvent]] = []
         self.established_at: float | None = None
         self.voice: list[tuple[float, int]] = []
+        self.is_narrow = False
+        """What it says of its line while it talks."""
         self.voice_sent = 0
         self.packets = 0
         self.talks_until = -1.0
@@ -289,6 +291,8 @@ class Device:
             world.now, rng=self.rng, path=path, budget=self.budget, life=self.life, rtt=rtt, trust=self.trust,
             **self.local(),  # type: ignore[arg-type]
         )  # fmt: skip
+        if self.is_narrow:
+            self.prober.expect_stream(world.now)
         self.drain()
 
     def send(self, path: Path, inner: tuple[object, ...], socket: int | None = None, low_ttl: bool = False) -> None:
@@ -385,7 +389,7 @@ class Device:
         """Fifty frames a second."""
         if self.prober is not None:
             self.voice_sent += 1
-            for path in self.prober.duplicates(self.world.now):
+            for path in self.prober.duplicates(self.world.now, once=self.is_narrow, is_narrow=self.is_narrow):
                 self.send(path, ("voice", self.voice_sent))
             self.drain()
         if self.world.now + VOICE_SECONDS <= until:

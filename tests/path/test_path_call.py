@@ -174,6 +174,37 @@ def test_reported_loss_doubles_the_frames_and_passes() -> None:
     assert len(a.prober.duplicates(world.now)) == 1
 
 
+def test_a_narrow_line_gets_one_copy_and_few_probes_whatever_is_lost() -> None:
+    sent = []
+    for is_narrow in (False, True):
+        world, a, _b = call("public", "public")
+        assert a.prober is not None and a.prober.best is not None
+        a.is_narrow = is_narrow
+        before, probes = a.voice_sent, a.prober.counters["probes"]
+        packets = a.packets
+        for _ in range(50):
+            a.prober.report_loss(world.now, a.prober.best, 0.4)
+            world.run(world.now + 0.2)
+        sent.append((a.packets - packets) / (a.voice_sent - before))
+        assert (a.prober.counters["probes"] - probes < 16) is is_narrow
+    assert sent[0] > 2
+    assert sent[1] < 1.1
+
+
+def test_no_ports_are_sprayed_over_a_line_that_may_be_narrow_and_later_they_are() -> None:
+    """Both ends of a call say so of a line, whichever end it is at."""
+    world, a, b = pair("symmetric", "portrestricted")
+    for each in (a, b):
+        each.is_narrow = True
+        each.talk(world.now + 30)
+    world.run(world.now + 5)
+    assert a.packets + b.packets < 2 * 250 + 200, "frames, and little else"
+    assert not a.is_direct() and not b.is_direct()
+    a.is_narrow = b.is_narrow = False
+    world.run(world.now + 5)
+    assert a.is_direct() and b.is_direct()
+
+
 def test_one_who_only_listens_is_still_left_for_a_working_path() -> None:
     world, a, b = pair("public", "public")
     world.run(world.now + 4)

@@ -44,6 +44,8 @@ studied = %s
 [line.good]
 [line.narrow]
 up_kbit = 48
+[line.narrowest]
+up_kbit = 24
 [line.lossy]
 loss = 0.1
 """
@@ -83,14 +85,20 @@ def test_a_call_on_good_lines_sounds_good_and_is_set_up_at_once() -> None:
     assert results["checks"]["violations"] == 0
 
 
-def test_on_a_narrow_line_the_sender_goes_down_and_the_call_stays_usable() -> None:
-    found = ways(result(world(lines="{narrow = 1}")))
-    narrow = found["narrow up"]
-    assert narrow["kbit_at_the_end"] < 46, "less than the line carries"
+@pytest.mark.parametrize(("line", "kbit", "quality"), [("narrow", 46, 4.0), ("narrowest", 24, 3.0)])
+def test_on_a_narrow_line_the_sender_goes_down_and_the_call_is_good_from_five_seconds_on(
+    line: str, kbit: float, quality: float
+) -> None:
+    """Without what is learnt while it rings 48 kbit/s came to 3.6 and 24 to 1.05, with a queue for the whole call."""
+    found = ways(result(world(lines=f"{{{line} = 1}}")))
+    narrow = found[f"{line} up"]
+    settled = [mos for at, mos in zip(column(narrow, "seconds"), column(narrow, "mos"), strict=True) if at > 5]
+    assert sum(settled) / len(settled) > quality, narrow["windows"]
+    assert narrow["kbit_at_the_end"] < kbit, "less than the line carries"
+    assert narrow["kbit"] < kbit, "nothing is sent twice"
     assert narrow["shape_changes"] >= 1
     assert column(narrow, "missing")[-1] < 0.03
-    assert column(narrow, "mos")[-1] > 3.1
-    assert found["narrow down"]["mos"] > 4.0, "the other way the line is not narrow"
+    assert found[f"{line} down"]["mos"] > 4.0, "the other way the line is not narrow"
 
 
 def test_losses_are_repaired() -> None:
