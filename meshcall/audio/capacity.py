@@ -8,12 +8,11 @@ when the rate does is not ours: it becomes the new floor.  Reasons and constants
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import pairwise
 from typing import Final
 
+from meshcall.audio.queue import SLOPE_SECONDS, QueueHistory
 from meshcall.wire.voice import Report
 
 
@@ -39,20 +38,10 @@ QUEUE_PROBE_SECONDS: Final = 0.05
 """... and already here, above what it was, in the first seconds after a step up."""
 QUEUE_LOW_SECONDS: Final = 0.03
 """Below, nothing queues."""
-SLOPE_SECONDS: Final = 0.6
-"""Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
-SLOPE_SECONDS_LEAST: Final = 0.15
-"""... so long at least."""
 LEARN_QUEUE_SECONDS: Final = 0.2
 """From a shorter one nothing is learnt when it falls: the least delays of half a second blur it."""
-FALLING_SECONDS: Final = 0.4
-"""Over so long at least the fall of a queue is measured."""
-SAME_SECONDS: Final = 0.25
-"""What is told of the queue and does not differ from what was told before is noted so often."""
 SUDDEN_QUEUE_SECONDS: Final = 0.19
-"""A queue of so much that is gone ..."""
-SUDDEN_SECONDS: Final = 0.25
-"""... from one report to the next, so much later at most, was never ours."""
+"""A queue of so much that is gone from one report to the next was never ours."""
 LEAST_GROWTH: Final = 0.1
 """Of a path that is overfull, whatever was measured."""
 DRAINING: Final = -0.1
@@ -135,7 +124,6 @@ HEAVY_FALL: Final = 0.5
 """By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
 LOSS_TIME_SECONDS: Final = 2.0
 """Of the running mean of losses that trials compare."""
-_HISTORY: Final = 64
 
 
 class _Trial(Enum):
@@ -215,7 +203,7 @@ class Capacity:
         self._least = 0
         """The step before one on probation had held: not far below it."""
         self._pulse: tuple[float, Report, bool] | None = None
-        self._queues: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._queues = QueueHistory()
         self._loss = 0.0
         self._lossy_since = now
         self._last = now
@@ -229,13 +217,10 @@ class Capacity:
     def reported(self, now: float, report: Report) -> None:
         """What the receiver sees.  Whatever it says, a second passes between two steps."""
         passed = min(LOSS_TIME_SECONDS, max(0.0, now - self._last))
-        if self._queues and report.queue != self._queues[-1][1] and self._last > self._queues[-1][0]:
-            self._queues.append((self._last, self._queues[-1][1]))  # until then it was the same
+        self._queues.add(now, self._last, report.queue)
         self._last = now
         self._told_loss = report.loss
         self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
-        if not self._queues or report.queue != self._queues[-1][1] or now - self._queues[-1][0] >= SAME_SECONDS:
-            self._queues.append((now, report.queue))
         self._floor = min(self._floor, report.queue)
         queue = report.queue - self._floor
         if queue > QUEUE_LOW_SECONDS:
@@ -268,7 +253,7 @@ class Capacity:
         elif settled < SETTLE_SECONDS + queue:
             return
         elif is_full:
-            slope = self._slope(now)
+            slope = self._queues.slope(now)
             # Shortly after a step down it may be the rate of before that shows.
             is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
             if self._at == 0 and self._is_narrow:
@@ -302,7 +287,7 @@ class Capacity:
         if self._at and queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
             self._is_climbing = False
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
-            self._overfull(now, report, self._slope(now), self._climbed_from if late else 0.0)
+            self._overfull(now, report, self._queues.slope(now), self._climbed_from if late else 0.0)
         elif now - self._since < CLIMB_SECONDS or self._is_queueing:
             return
         elif self._at >= self._begin:
@@ -356,7 +341,7 @@ class Capacity:
 
     def _refine(self, now: float) -> None:
         """Reports still speak of the rate of before: where the queue grew faster than it had seemed, further down."""
-        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._slope(now)))
+        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._queues.slope(now)))
         if estimate >= self._estimate:
             return
         self._estimate = estimate
@@ -374,25 +359,11 @@ class Capacity:
 
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
-        told = list(self._queues)
-        sudden = [
-            at
-            for (since, before), (at, after) in pairwise(told)
-            if before - self._floor >= SUDDEN_QUEUE_SECONDS
-            and after - self._floor <= QUEUE_LOW_SECONDS
-            and at - since <= SUDDEN_SECONDS
-        ]
-        if sudden:  # no line drains so at our lower rate: the delay was not ours
-            self._not_ours()
+        floor = self._floor
+        if self._queues.was_gone_at_once(floor + SUDDEN_QUEUE_SECONDS, floor + QUEUE_LOW_SECONDS):
+            self._not_ours()  # no line drains so at our lower rate
             return
-        falls = [
-            (before - after) / (at - since)
-            for n, (since, before) in enumerate(told)
-            for at, after in told[n + 1 :]
-            if at - since >= FALLING_SECONDS and after > self._floor
-        ]
-        fall = max(falls, default=0.0)
-        longest = max(queue for _, queue in told) - self._floor
+        fall, longest = self._queues.fall(floor), self._queues.longest() - floor
         if LEAST_GROWTH <= fall < 1 and longest >= LEARN_QUEUE_SECONDS:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)
@@ -401,16 +372,6 @@ class Capacity:
         """The highest step that the estimate has room for; the lowest where there is none."""
         fits = [n for n, step in enumerate(self._allowed) if step.bits_per_second <= self._estimate * MARGIN]
         return max(fits, default=0)
-
-    def _slope(self, now: float) -> float:
-        """Seconds of queue per second, over the last moments; 0 where too little was told."""
-        last_at, last = self._queues[-1]
-        slopes = [
-            (last - queue) / (last_at - at)
-            for at, queue in self._queues
-            if now - at <= SLOPE_SECONDS and last_at - at >= SLOPE_SECONDS_LEAST
-        ]
-        return max(slopes, default=0.0)
 
     def _judge_fall(self, now: float, queue: float) -> None:
         """Some seconds at the lower rate: has the queue fallen?  If not, it is not ours, and the rate goes back."""
@@ -445,7 +406,7 @@ class Capacity:
         above = self._at + 1
         if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
             return
-        if self._is_draining and queue <= QUEUE_LOW_SECONDS < max(told for _, told in self._queues) - self._floor:
+        if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues.longest() - self._floor:
             self._learn_from_draining(now)
             self._queues.clear()
             if now < self._blocked.get(above, (now, 0.0))[0]:

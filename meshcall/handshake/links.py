@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from meshcall.core import earliest
 from meshcall.errors import BadPacket, UsageError
-from meshcall.handshake.budget import Budget, source_of
+from meshcall.handshake.budget import Budget
 from meshcall.handshake.cookie import mac1_fits, mac_key
 from meshcall.handshake.dial import Callee, Dial, DialError, start_handshake
 from meshcall.handshake.events import LOST_BY_PEER, NO_ANSWER, WRONG_IDENTITY, Closed, LinkEvent
+from meshcall.handshake.incoming import Incoming
 from meshcall.handshake.indexes import Indexes
 from meshcall.handshake.link import Link
 from meshcall.handshake.noise import Handshake, KeyPair
@@ -56,12 +57,6 @@ if TYPE_CHECKING:
 
 LINKS_MAX: Final = 8192
 """Links and dials together."""
-INCOMING_MAX: Final = 6144
-"""Of them incoming ones, established: whatever others do, there is room to call."""
-INCOMING_PER_OWNER_MAX: Final = 256
-"""From one IPv4 address or one /48 of IPv6; identities cost nothing, and a silent link lives for minutes."""
-INCOMING_PER_FLOW_MAX: Final = 8
-"""By one flow of a relay, which is one caller's."""
 PENDING_MAX: Final = 1024
 """Answered handshakes whose initiator has not shown its key yet; the oldest gives way."""
 RESETS_PER_SECOND: Final = 20.0
@@ -111,8 +106,7 @@ class Links:
         self._dials: dict[int, Dial] = {}
         self._links: dict[int, Link] = {}
         self._pending: OrderedDict[int, None] = OrderedDict()  # incoming links that are not established yet
-        self._owned: dict[int, bytes] = {}  # incoming links that are: from where they came
-        self._owners: Counter[bytes] = Counter()
+        self._incoming = Incoming()
         self._deadlines: list[tuple[float, int]] = []
         self._scheduled: dict[int, float] = {}
 
@@ -300,12 +294,11 @@ class Links:
         number = self._indexes.owner(datagram[1:5])
         link = None if number is None else self._links.get(number)
         if link is not None:
-            owner = self._owner_of(path) if number in self._pending else None
+            owner = self._incoming.owner_of(path) if number in self._pending else None
             link.receive(now, path, datagram)
             if owner is not None and link.established:
                 del self._pending[link.number]
-                self._owned[link.number] = owner
-                self._owners[owner] += 1
+                self._incoming.add(link.number, owner)
             self._touched(now, link)
             return
         self.counters["sealed unknown"] += 1
@@ -313,19 +306,6 @@ class Links:
             return
         if self._resets.take(now):
             self.outbox.append((path, encode_reset(self._indexes.token(datagram[1:5]))))
-
-    def _owner_of(self, path: Path) -> bytes:
-        """Whose an incoming link will be.  Raises BadPacket where there are enough of those.
-
-        Asked with its first sealed packet: a first message alone may have been sent in somebody else's name.
-        """
-        source = source_of(path)
-        owner, most = (source, INCOMING_PER_FLOW_MAX) if source == path else (source[:7], INCOMING_PER_OWNER_MAX)
-        if self._owners[owner] >= most:
-            raise BadPacket("too many links of one caller")
-        if len(self._owned) >= INCOMING_MAX:
-            raise BadPacket("too many links")
-        return owner
 
     def _reset(self, now: float, datagram: bytes) -> None:
         number = self._indexes.reset_by(decode_reset(datagram))
@@ -489,11 +469,7 @@ class Links:
         link.session.close()
         self._links.pop(link.number, None)
         self._pending.pop(link.number, None)
-        owner = self._owned.pop(link.number, None)
-        if owner is not None:
-            self._owners[owner] -= 1
-            if not self._owners[owner]:
-                del self._owners[owner]
+        self._incoming.remove(link.number)
         self._scheduled.pop(link.number, None)
 
     def _schedule(self, number: int, when: float) -> None:

@@ -6,7 +6,7 @@ asked here, and nothing is believed: an address of the peer's is only a place to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from enum import Enum
 
 from meshcall.core import ENDPOINT_V4_BYTES, Endpoint
@@ -104,6 +104,17 @@ def may_connect(endpoint: Endpoint, local: Iterable[Endpoint]) -> bool:
     could mean: what listens on loopback trusts whoever connects.
     """
     return may_send(endpoint) and (not is_loopback(endpoint) or all(map(is_loopback, local)))
+
+
+def relays_named(peer: Iterable[Candidate], local: Iterable[Candidate], kinds: Container[Kind]) -> list[Path]:
+    """The paths by those relays of these kinds that the peer told of, and that may be sent to."""
+    own = [each.endpoint for each in local if each.kind is Kind.HOST]
+    return [
+        path_to(each)
+        for each in peer
+        if each.kind in kinds
+        and (may_connect(each.endpoint, own) if each.kind is Kind.RELAY_TCP else may_send(each.endpoint))
+    ]
 
 
 def seen_alike(ours: Iterable[Candidate], theirs: Iterable[Candidate]) -> bool:

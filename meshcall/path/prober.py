@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from meshcall.core import Endpoint, earliest
-from meshcall.endpoints import is_private, may_send
+from meshcall.endpoints import is_private
 from meshcall.errors import BadPacket
 from meshcall.path.budget import ProbeBudget
-from meshcall.path.candidates import Trust, may_connect, path_to
+from meshcall.path.candidates import Trust, relays_named
 from meshcall.path.choice import choose, doubles
 from meshcall.path.events import (
     Frame,
@@ -69,7 +69,7 @@ CREDIT_MAX = 64
 """Frames that may go by a path not yet proved, one for each that came by it."""
 FRAME_RECENT_SECONDS = 0.5
 HELD_SECONDS = 2.0
-"""Birthday probing waits so long after our line was found wide enough: until the other side knows it of its own."""
+"""More birthday probing waits so long after our line was found wide: until the other side knows it of its own."""
 LOOK_SECONDS = 0.25
 """Before punching anew: others are asked how they see us, and answer in this time."""
 
@@ -383,8 +383,7 @@ class Prober:
             health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
         if self._punching.is_held and not is_narrow:
             self._punching.is_held = False
-            if self._retry_at is not None:  # no direct path yet
-                self._retry_at = now + HELD_SECONDS
+            self._retry_at = None if self._retry_at is None else now + HELD_SECONDS  # None: there is a direct path
 
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
@@ -427,7 +426,7 @@ class Prober:
         self.events.append(PathLost(health.path))
         others = [path for path, other in self._paths.items() if other.verified and not other.is_lost]
         if self._exchange.trust.tells and not others:
-            self._meet_over_tcp(now)
+            self._meet_relays(now, Kind.RELAY_TCP)
         if self._exchange.trust.tells and not is_relayed(health.path) and all(map(is_relayed, others)):
             self.events.append(OutsideWanted())
             self._retries = 0
@@ -461,30 +460,21 @@ class Prober:
     def _punch(self, now: float) -> None:
         peer, local, mine = self._exchange.peer, self._exchange.local, self._exchange.ports
         live = [path for path, health in self._paths.items() if health.state(now) is State.LIVE]
-        endpoints = probeable(peer, local, mine.mapping)
-        endpoints = [each for each in endpoints if direct(each) not in live]
-        for candidate in peer.candidates:
-            if candidate.kind is Kind.RELAY_UDP and may_send(candidate.endpoint):
-                self._meet_relay(now, path_to(candidate))
+        endpoints = [each for each in probeable(peer, local, mine.mapping) if direct(each) not in live]
+        self._meet_relays(now, Kind.RELAY_UDP)
         if all(is_tcp(path) for path, health in self._paths.items() if not health.is_lost):
-            self._meet_over_tcp(now)
+            self._meet_relays(now, Kind.RELAY_TCP)  # connections, so only where nothing else works
         is_direct = any(not is_relayed(path) for path in live)
         target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
         go = common_moment(now, self._exchange.told_at, rtt)
         self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target, is_narrow=self._is_narrow)
 
-    def _meet_over_tcp(self, now: float) -> None:
-        """The peer's relays over TCP: connections, so only where nothing else works."""
-        local = [each.endpoint for each in self._exchange.local if each.kind is Kind.HOST]
-        for candidate in self._exchange.peer.candidates:
-            if candidate.kind is Kind.RELAY_TCP and may_connect(candidate.endpoint, local):
-                self._meet_relay(now, path_to(candidate))
-
-    def _meet_relay(self, now: float, path: Path) -> None:
-        if path not in self._paths and len(self._paths) < PATHS_MAX:
-            health = self._paths[path] = Health(now, path)
-            self._table.probe(now, health)
+    def _meet_relays(self, now: float, *kinds: Kind) -> None:
+        for path in relays_named(self._exchange.peer.candidates, self._exchange.local, kinds):
+            if path not in self._paths and len(self._paths) < PATHS_MAX:
+                health = self._paths[path] = Health(now, path)
+                self._table.probe(now, health)
 
     def _retry(self, now: float) -> None:
         self._retry_at = None

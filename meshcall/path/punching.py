@@ -79,8 +79,8 @@ class Punching:
     ) -> None:
         """Plan anew: `endpoints` are what is probed; `target` is where the peer's NAT is seen, None for nothing hard.
 
-        `go` is the common moment, `rtt` the session's round trip in seconds.  `is_narrow`: no birthday probing now,
-        as it would fill the line for seconds; `is_held` then says that there was a reason for it.
+        `go` is the common moment, `rtt` the session's round trip in seconds.  `is_narrow`: no birthday probing but
+        the first, as it would fill the line for seconds; `is_held` then says that there was a reason for it.
         """
         steps = ordinary(now, go, endpoints)
         chosen = Tactic.NONE if target is None else tactic(mine.mapping, theirs.mapping)
@@ -88,8 +88,8 @@ class Punching:
             steps += guesses(go, theirs, is_again=self._guessed == theirs.address)
             self._guessed = theirs.address
         elif chosen is not Tactic.NONE:
-            self.is_held = is_narrow
-            if is_narrow or not self._may_birthday(now):
+            self.is_held = is_narrow and self._birthdays > 0
+            if self.is_held or not self._may_birthday(now):
                 chosen = Tactic.NONE
             else:
                 self._is_planned = True

@@ -159,8 +159,7 @@ class Peers:
 
         `once`: by the best path only, whatever is doubtful.  `is_narrow`: the line is, or may be, full: few probes.
         """
-        peer = self._peers.get(link)
-        if peer is None:
+        if (peer := self._peers.get(link)) is None:
             return ()
         paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once, is_narrow=is_narrow)
         self._settle(now)
@@ -169,8 +168,7 @@ class Peers:
     def expect_voice(self, now: float, link: int) -> None:
         """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
         self.voice_links.add(link)
-        peer = self._peers.get(link)
-        if peer is not None and peer.prober is not None:
+        if (peer := self._peers.get(link)) is not None and peer.prober is not None:
             peer.prober.expect_stream(now)
 
     def report_loss(self, now: float, link: int, loss: float) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcall.core import endpoint
-from meshcall.handshake import links
+from meshcall.handshake import incoming, links
 from meshcall.handshake.cookie import mac_key, with_macs
 from meshcall.handshake.dial import Callee
 from meshcall.handshake.events import NO_ANSWER, Closed, Established, Frame, Message
@@ -160,8 +160,8 @@ def test_callers_with_keys_of_their_own_cannot_fill_the_table(monkeypatch: pytes
 
 
 def test_fresh_identities_at_one_address_cannot_take_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "INCOMING_PER_OWNER_MAX", 5)
-    monkeypatch.setattr(links, "INCOMING_MAX", 8)
+    monkeypatch.setattr(incoming, "INCOMING_PER_OWNER_MAX", 5)
+    monkeypatch.setattr(incoming, "INCOMING_MAX", 8)
     wire = Wire(paper=True)
     bob = wire.party("bob")
 
@@ -183,8 +183,8 @@ def test_fresh_identities_at_one_address_cannot_take_all_links(monkeypatch: pyte
     assert out, "and whatever they do, bob can call"
     for number in list(bob.links._links):
         bob.links.close(wire.now, number)
-    assert not bob.links._owned
-    assert not bob.links._owners
+    assert not bob.links._incoming._owned
+    assert not bob.links._incoming._owners
     assert connects(1, "2001:db8:1"), "there is room again"
 
 
@@ -192,11 +192,11 @@ def test_the_flows_of_a_relay_are_one_caller_each(monkeypatch: pytest.MonkeyPatc
     wire = Wire(paper=True)
     alice, bob = wire.party("alice"), wire.party("bob")
     relay = endpoint("192.0.2.9", 3478)
-    for flow, most in ((b"\1" * 8, links.INCOMING_PER_FLOW_MAX), (b"\2" * 8, 2 * links.INCOMING_PER_FLOW_MAX)):
+    for flow, most in ((b"\1" * 8, incoming.INCOMING_PER_FLOW_MAX), (b"\2" * 8, 2 * incoming.INCOMING_PER_FLOW_MAX)):
         del wire.parties[alice.path]
         alice.path = relayed(relay, flow)
         wire.parties[alice.path] = alice
-        for _ in range(links.INCOMING_PER_FLOW_MAX + 3):
+        for _ in range(incoming.INCOMING_PER_FLOW_MAX + 3):
             wire.dial(alice, bob)
             wire.run(0.2)
         assert len(bob.links._owned) == most
