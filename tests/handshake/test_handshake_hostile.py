@@ -199,7 +199,7 @@ def test_the_flows_of_a_relay_are_one_caller_each(monkeypatch: pytest.MonkeyPatc
         for _ in range(incoming.INCOMING_PER_FLOW_MAX + 3):
             wire.dial(alice, bob)
             wire.run(0.2)
-        assert len(bob.links._owned) == most
+        assert len(bob.links._incoming._owned) == most
 
 
 def test_a_first_message_replayed_later_makes_no_second_session() -> None:
