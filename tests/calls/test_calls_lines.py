@@ -355,7 +355,9 @@ def test_of_many_devices_that_ring_one_is_counted_and_the_next_when_it_is_gone()
         party.voice_seconds = 0.02
     world.run(1.0)
     (link,) = {event.link for event in ann.all(VoiceUnheard)}
-    first = next(party for party in (bob, other) if ann.peers.end_of(link)[1] == party.device.public)  # type: ignore[index]
+    end = ann.peers.end_of(link)
+    assert end is not None
+    first = next(party for party in (bob, other) if end[1] == party.device.public)
     first.down = True
     since = world.now
     world.run(LOST_SECONDS + 6)
