@@ -203,7 +203,7 @@ def test_hold_and_mute_are_told(people: dict[str, Person]) -> None:
 
 def test_who_is_allowed_to_is_answered_without_asking(people: dict[str, Person]) -> None:
     ann, max_ = people["ann"], people["max"]
-    said = events(ann.start("call", max_.address, "--json", "--seconds", "2"))
+    said = events(ann.start("call", max_.address, "--json", "--seconds", "4"))
     assert said[-1]["answered"], said[-1]
     assert said[-1]["stats"]["packets"] > 20
     assert "answered" in [one["event"] for one in said]
