@@ -6,20 +6,21 @@
 #     sh docs/build-libopus.sh FOLDER [SUITE]      -> FOLDER/libopus.so.0
 #
 # apt checks the signatures of what it gets.  Where /usr/lib has a libopus.so.0 of 1.5 or newer that was built with
-# deep PLC (Debian 13), nothing is to be built: meshcall finds it.
+# deep PLC (Debian 13), nothing is to be built: meshcall finds it.  DEBIAN_MIRROR names another mirror than the system's.
 set -eu
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 suite=${2:-sid}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keyring" ] || { echo "$keyring is missing: apt install debian-archive-keyring" >&2; exit 1; }
-mirror=$(sed -n '/^URIs:/{s/^URIs: *//p;q}' /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
+mirror=${DEBIAN_MIRROR:-$(sed -n '/^URIs:/{s/^URIs: *//p;q}' /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)}
+[ -n "$mirror" ] || { echo "say where Debian is: DEBIAN_MIRROR=URL sh $0 $*" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/archives/partial"
 : > "$work/status"
 printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' \
-  "${mirror:-https://deb.debian.org/debian}" "$suite" "$keyring" > "$work/debian.sources"
+  "$mirror" "$suite" "$keyring" > "$work/debian.sources"
 cd "$work"
 settings="-o Dir::Etc::sourcelist=$work/debian.sources -o Dir::Etc::sourceparts=- -o Dir::State::lists=$work/lists
  -o Dir::Cache::archives=$work/archives -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Dir::State::status=$work/status"
