@@ -18,8 +18,8 @@ import numpy as np
 import trio
 
 from meshcall.audio.codec import PULL_SAMPLES, RATE, Sound
-from meshcall.audio.pair import Pair
 from meshcall.audio.reckoning import delay_of, judge, overhead_bytes
+from meshcall.audio.transceiver import Transceiver
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
 from meshcall.drivers.sound.base import silent
@@ -93,11 +93,11 @@ class CallVoice:
         self._reported = reported
         self._first_voice = first_voice
         self._on_fault = on_fault
-        self._pair = Pair(
+        self._transceiver = Transceiver(
             now, OpusEncoder(), OpusDecoder, call=status.tag, slot=status.ours.slot,
             limit_bits_per_second=min(limit_bits_per_second, theirs),
         )  # fmt: skip
-        self._sender = self._pair.sender
+        self._sender = self._transceiver.sender
         self._captured: deque[Sound] = deque(maxlen=CAPTURED_MAX)
         self._wanted = 1
         """So many blocks are worth waking the loop."""
@@ -121,7 +121,7 @@ class CallVoice:
                 self._wake_loop()
 
     def _play(self) -> Sound:
-        played = self._pair.receiver.pull(time.perf_counter() + self._offset)
+        played = self._transceiver.receiver.pull(time.perf_counter() + self._offset)
         if not self.is_open:
             played = self.tone.next() if self.tone is not None else silent()
         elif self.is_held:
@@ -147,29 +147,29 @@ class CallVoice:
 
     def _flush(self) -> None:
         """Send what was captured."""
-        pair, sender = self._pair, self._sender
+        transceiver, sender = self._transceiver, self._sender
         sender.mute = not self.is_open or self.is_muted or self.is_held
         now = time.perf_counter() + self._offset
-        if pair.report(now) and pair.loss_there is not None:
-            self._reported(now, pair.loss_there)
+        if transceiver.report(now) and transceiver.loss_there is not None:
+            self._reported(now, transceiver.loss_there)
         while self._captured:
             payload = sender.push(now, self._captured.popleft())
             if payload is not None:
-                sender.went(now, self._send(now, payload, pair.once, pair.is_narrow))
+                sender.went(now, self._send(now, payload, transceiver.once, transceiver.is_narrow))
         self._wanted = sender.blocks_wanted
 
     def open(self, now: float, link: int | None) -> None:
         """Both sides want the call, and it goes by this link."""
-        self._pair.open(now, link)
+        self._transceiver.open(now, link)
         self.is_open = True
 
     def unheard(self, at: float, link: int, path: Path, payload: bytes) -> None:
         """A voice packet came while it rings: it is counted."""
-        self._pair.unheard(at, link, path, payload)
+        self._transceiver.unheard(at, link, path, payload)
 
     def arrived(self, at: float, path: Path, payload: bytes) -> None:
         """A voice packet of this call came."""
-        self._pair.arrived(at, path, payload)
+        self._transceiver.arrived(at, path, payload)
         if self.is_open and not self._heard_any:
             self._heard_any = True
             self._first_voice()
@@ -183,7 +183,7 @@ class CallVoice:
 
     def device_changed(self) -> None:
         """Another device calls `exchange`."""
-        self._pair.receiver.begin_anew()
+        self._transceiver.receiver.begin_anew()
 
     def stats(self) -> VoiceStats:
         """As of now."""
@@ -192,8 +192,8 @@ class CallVoice:
         bits = 8 * (shape.size + self._sender.overhead) / shape.seconds
         return VoiceStats(
             self.processing.meter.level.level_dbfs, self.processing.far_meter.level.level_dbfs,
-            self._pair.receiver.stats(), sent.wire_bits_per_second, bits, shape.seconds,
-            len(shape.protection.covers), self._pair.loss_there, dict(self.counters),
+            self._transceiver.receiver.stats(), sent.wire_bits_per_second, bits, shape.seconds,
+            len(shape.protection.covers), self._transceiver.loss_there, dict(self.counters),
         )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Sound
-from meshcall.audio.pair import Pair
 from meshcall.audio.reckoning import Delay, delay_of, judge, overhead_bytes
+from meshcall.audio.transceiver import Transceiver
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.errors import BadPacket
 from meshcall.path.paths import endpoint_of, is_relayed
@@ -182,11 +182,11 @@ class VoiceEnd:
         self._other: VoiceEnd | None = None
         self._sent: dict[bytes, float] = {}
         self._decoder = PaperDecoder()
-        self._pair = Pair(
+        self._transceiver = Transceiver(
             now, PaperEncoder(), self._new_decoder, call=status.tag, slot=status.ours.slot,
             limit_bits_per_second=kbit * 1000,
         )  # fmt: skip
-        self._sender = self._pair.sender
+        self._sender = self._transceiver.sender
         self._sender.mute = True
         self._transits: list[float] = []
         self._delays: list[tuple[float, float]] = []
@@ -206,7 +206,7 @@ class VoiceEnd:
         self.opened = now
         self._other = other
         self.path_changed(now, path)
-        self._pair.open(now, link)
+        self._transceiver.open(now, link)
         self._sender.mute = False
         self._begin_window(self.stats)
 
@@ -222,7 +222,7 @@ class VoiceEnd:
 
     def unheard(self, at: float, link: int, path: Path, payload: bytes) -> None:
         """A voice packet came while it rings."""
-        self._pair.unheard(at, link, path, payload)
+        self._transceiver.unheard(at, link, path, payload)
 
     def arrived(self, at: float, path: Path, payload: bytes) -> None:
         """A voice packet of this call came."""
@@ -230,7 +230,7 @@ class VoiceEnd:
             sent = self._other._sent.pop(payload[_SLOT], None)  # a copy that comes later counts no more
             if sent is not None:
                 self._transits.append(at - sent)
-        self._pair.arrived(at, path, payload)
+        self._transceiver.arrived(at, path, payload)
 
     def close(self) -> None:
         """No more of it."""
@@ -239,7 +239,7 @@ class VoiceEnd:
     @property
     def stats(self) -> ReceiverStats:
         """The receiver's, over the whole call."""
-        return self._pair.receiver.stats()
+        return self._transceiver.receiver.stats()
 
     @property
     def shape_changes(self) -> int:
@@ -250,7 +250,7 @@ class VoiceEnd:
     def _tick(self, now: float, _first: None, _second: None, _third: None) -> None:
         if self._over or self._device.node is None:
             return
-        self._pair.receiver.pull(now)
+        self._transceiver.receiver.pull(now)
         self._note(now)
         self._speak(now)
         self.ticks += 1
@@ -259,15 +259,17 @@ class VoiceEnd:
             self._judge(now)
 
     def _speak(self, now: float) -> None:
-        pair, node = self._pair, self._device.node
+        transceiver, node = self._transceiver, self._device.node
         assert node is not None
-        if pair.report(now) and pair.loss_there is not None:
-            node.calls.report_loss(now, self._call, pair.loss_there)
+        if transceiver.report(now) and transceiver.loss_there is not None:
+            node.calls.report_loss(now, self._call, transceiver.loss_there)
             self._device.drain(now)
-        payload = pair.sender.push(now, _SILENCE)
+        payload = transceiver.sender.push(now, _SILENCE)
         if payload is not None:
-            copies = node.calls.send_voice(now, self._call, payload, once=pair.once, is_narrow=pair.is_narrow)
-            pair.sender.went(now, copies)
+            copies = node.calls.send_voice(
+                now, self._call, payload, once=transceiver.once, is_narrow=transceiver.is_narrow
+            )
+            transceiver.sender.went(now, copies)
             self.sent_bytes += copies * (len(payload) + self._overhead)
             self._remember(now, payload[_SLOT])
             self._device.drain(now)
@@ -320,7 +322,7 @@ class VoiceEnd:
             mos = judge(delay, missing=missing, made_up=made_up, bit_rate=rate, burst=max(1.0, run)).mos
         self.windows.append(
             Window(
-                now - self.opened, mos, delay, self._pair.receiver.report().loss, missing, made_up,
+                now - self.opened, mos, delay, self._transceiver.receiver.report().loss, missing, made_up,
                 8 * (self._other.sent_bytes - self._other_sent) / (ticks * TICK_SECONDS),
             )
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sender and receiver of one call, and what each has to know of the other; sans-IO.
+"""Sender and receiver of one call (WebRTC: transceiver), and what each has to know of the other; sans-IO.
 
 While it rings, the receiver only counts: the sender at the other end so learns from the reports what the line carries
 before anybody listens.  The owner pushes sound into the sender; `pull` of the receiver may be another thread's.
@@ -23,7 +23,7 @@ WAYS_MAX: Final = 8
 """Paths remembered: one that packets have come by before brings nothing new about the least delay."""
 
 
-class Pair:
+class Transceiver:
     """Begins while it rings; `open` when the call is up."""
 
     def __init__(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from meshcall.audio.codec import PULL_SAMPLES
-from meshcall.audio.pair import WAY_SILENT_SECONDS, Pair
+from meshcall.audio.transceiver import WAY_SILENT_SECONDS, Transceiver
 from meshcall.wire.voice import decode_voice
 from tests.audio.paper_codec import PaperDecoder, paper_packet, slot_of
 
@@ -38,7 +38,9 @@ class End:
     sent: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.pair = Pair(START, PaperEncoder(), self._decoder, call=7, slot=0, limit_bits_per_second=LIMIT)
+        self.transceiver = Transceiver(
+            START, PaperEncoder(), self._decoder, call=7, slot=0, limit_bits_per_second=LIMIT
+        )
 
     def _decoder(self) -> PaperDecoder:
         self.decoders.append(PaperDecoder())
@@ -46,10 +48,10 @@ class End:
 
     def tick(self, now: float) -> None:
         """10 ms: what a device and the loop do."""
-        block = self.pair.receiver.pull(now)
+        block = self.transceiver.receiver.pull(now)
         self.played += sorted({slot for sample in block if (slot := slot_of(int(sample))) is not None})
-        self.pair.report(now)
-        payload = self.pair.sender.push(now, SILENCE)
+        self.transceiver.report(now)
+        payload = self.transceiver.sender.push(now, SILENCE)
         if payload is not None:
             self.sent.append(payload)
 
@@ -59,7 +61,7 @@ def ring(end: End, packets: int, *, begin: int = 0, lost: int = 0, link: int = 1
     for n in range(begin, begin + packets):
         sent = START + 0.02 * n
         if not lost or n % lost:
-            end.pair.unheard(sent + NETWORK, link, path, paper_packet(n))
+            end.transceiver.unheard(sent + NETWORK, link, path, paper_packet(n))
         for half in (0.0, 0.01):
             end.tick(sent + NETWORK + half)
     return START + 0.02 * (begin + packets) + NETWORK
@@ -68,11 +70,11 @@ def ring(end: End, packets: int, *, begin: int = 0, lost: int = 0, link: int = 1
 def test_while_it_rings_packets_are_reported_and_none_is_decoded_kept_or_played() -> None:
     end = End()
     ring(end, 200, lost=5)
-    assert end.pair.receiver.report().loss == pytest.approx(0.2, abs=0.02)
+    assert end.transceiver.receiver.report().loss == pytest.approx(0.2, abs=0.02)
     assert end.played == []
     (decoder,) = end.decoders
     assert decoder.decoded == decoder.inband == [] and decoder.concealed == 0
-    assert len(end.pair.receiver._buffer) == 0
+    assert len(end.transceiver.receiver._buffer) == 0
     told = max(decode_voice(payload).report.loss for payload in end.sent[-20:])
     assert told == pytest.approx(0.2, abs=0.05), "it is told to the other side"
 
@@ -84,29 +86,29 @@ def test_the_queue_that_was_there_at_the_answer_is_known_for_what_it_is() -> Non
         now = START + 0.02 * n
         late = NETWORK + max(0.0, min(0.4, 0.004 * (n - 100)))
         if n == 250:
-            end.pair.open(now, 1)
+            end.transceiver.open(now, 1)
         if n < 250:
-            end.pair.unheard(now + late, 1, RELAY, paper_packet(n))
+            end.transceiver.unheard(now + late, 1, RELAY, paper_packet(n))
         else:
-            end.pair.arrived(now + late, RELAY, paper_packet(n))
+            end.transceiver.arrived(now + late, RELAY, paper_packet(n))
         end.tick(now + late)
         end.tick(now + late + 0.01)
-    assert end.pair.receiver.report().queue == pytest.approx(0.4, abs=0.03)
+    assert end.transceiver.receiver.report().queue == pytest.approx(0.4, abs=0.03)
 
 
 def test_what_is_said_right_after_the_answer_is_heard_and_what_was_counted_may_come_again() -> None:
     end = End()
     now = ring(end, 100)
-    end.pair.open(now, 1)
+    end.transceiver.open(now, 1)
     early = [paper_packet(n) for n in (97, 98, 99)]
     for n, payload in enumerate(early):
-        end.pair.arrived(START + 0.02 * (97 + n) + NETWORK, RELAY, payload)
+        end.transceiver.arrived(START + 0.02 * (97 + n) + NETWORK, RELAY, payload)
     for n in range(100, 200):
-        end.pair.arrived(START + 0.02 * n + NETWORK, RELAY, paper_packet(n))
+        end.transceiver.arrived(START + 0.02 * n + NETWORK, RELAY, paper_packet(n))
         for half in (0.0, 0.01):
             end.tick(START + 0.02 * n + NETWORK + half)
     assert end.decoders[0].decoded[:4] == [97, 98, 99, 100]
-    stats = end.pair.receiver.stats()
+    stats = end.transceiver.receiver.stats()
     assert stats.missing == stats.restarts == 0
     assert not {"copy", "slot"} & set(stats.refused)
     assert stats.packets == 103, "statistics are of the talk"
@@ -116,10 +118,10 @@ def test_what_is_said_right_after_the_answer_is_heard_and_what_was_counted_may_c
 def test_another_device_than_the_one_that_was_counted_answers() -> None:
     end = End()
     now = ring(end, 100, link=1)
-    end.pair.open(now, 2)
+    end.transceiver.open(now, 2)
     for n in range(60):
         at = now + 0.02 * n
-        end.pair.arrived(at, DIRECT, paper_packet(30_000 + n))
+        end.transceiver.arrived(at, DIRECT, paper_packet(30_000 + n))
         for half in (0.0, 0.01):
             end.tick(at + half)
     assert len(end.decoders) == 2
@@ -129,31 +131,31 @@ def test_another_device_than_the_one_that_was_counted_answers() -> None:
 def test_the_least_delay_is_forgotten_for_a_path_that_packets_come_by_and_for_none_that_ours_take() -> None:
     end = End()
     ring(end, 100)
-    end.pair.sender.path_changed(START + 2.0)
+    end.transceiver.sender.path_changed(START + 2.0)
     ring(end, 50, begin=100)
-    base = end.pair.receiver._reception._base  # type: ignore[union-attr]
+    base = end.transceiver.receiver._reception._base  # type: ignore[union-attr]
     assert base is not None
     for n in range(150, 155):  # both come for a while
-        end.pair.unheard(START + 0.02 * n + NETWORK, 1, RELAY, paper_packet(n))
-        end.pair.unheard(START + 0.02 * n + NETWORK + 0.15, 1, DIRECT, paper_packet(n))
+        end.transceiver.unheard(START + 0.02 * n + NETWORK, 1, RELAY, paper_packet(n))
+        end.transceiver.unheard(START + 0.02 * n + NETWORK + 0.15, 1, DIRECT, paper_packet(n))
     end.tick(START + 3.2)
-    assert end.pair.receiver._reception._base == pytest.approx(base, abs=0.001)  # type: ignore[union-attr]
+    assert end.transceiver.receiver._reception._base == pytest.approx(base, abs=0.001)  # type: ignore[union-attr]
     for n in range(155, 155 + int(WAY_SILENT_SECONDS / 0.02) + 40):
-        end.pair.unheard(START + 0.02 * n + NETWORK + 0.15, 1, DIRECT, paper_packet(n))
+        end.transceiver.unheard(START + 0.02 * n + NETWORK + 0.15, 1, DIRECT, paper_packet(n))
         for half in (0.0, 0.01):
             end.tick(START + 0.02 * n + NETWORK + 0.15 + half)
-    assert end.pair.receiver.report().queue == 0.0, "the longer way is no queue"
+    assert end.transceiver.receiver.report().queue == 0.0, "the longer way is no queue"
 
 
 def test_a_narrow_line_of_theirs_shows_in_their_frames() -> None:
     end = End()
-    end.pair.open(START, 1)
+    end.transceiver.open(START, 1)
     for n in range(2000):
         end.tick(START + n * 0.01)
-    assert end.pair.is_narrow, "nothing was told: it never climbed"
+    assert end.transceiver.is_narrow, "nothing was told: it never climbed"
     end = End()
     ring(end, 250)
-    assert not end.pair.is_narrow
-    end.pair.unheard(START + 6.0, 1, RELAY, paper_packet(252, 3))
+    assert not end.transceiver.is_narrow
+    end.transceiver.unheard(START + 6.0, 1, RELAY, paper_packet(252, 3))
     end.tick(START + 6.0)
-    assert end.pair.is_narrow
+    assert end.transceiver.is_narrow
