@@ -193,6 +193,8 @@ _JUMP_TICKS: Final = 4
 """So many frames in a row, all so much faster than any before: the clock or the path has jumped."""
 _RECENT_FRAMES: Final = 64
 """Frames whose delay is remembered one by one."""
+WAITING_FRAMES: Final = 16
+"""Frames that are noted at once at most: what nobody asks for in between costs less together than one by one."""
 
 _Bins = NDArray[np.float64]
 
@@ -212,6 +214,7 @@ class DelayHistogram:
         self._never = 0.0
         self._all[_HEADROOM : _HEADROOM + len(PRIOR)] = PRIOR
         self._weight = float(PRIOR_FRAMES)
+        self._waiting: list[tuple[int, int, int, bool]] = []
         self._recent: dict[int, tuple[int, int]] = {}
         self._peaks: deque[int] = deque(maxlen=PEAKS)
         self._peak, self._peak_slots = delay, 0
@@ -251,6 +254,16 @@ class DelayHistogram:
 
     def add(self, slot: int, slots: int, delay: int, *, repaired: bool) -> None:
         """A frame of these slots became playable with this delay; only the first time counts."""
+        self._waiting.append((slot, slots, delay, repaired))
+        if len(self._waiting) >= WAITING_FRAMES:
+            self._note_all()
+
+    def _note_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            self._note(*one)
+
+    def _note(self, slot: int, slots: int, delay: int, repaired: bool) -> None:
         if slot in self._recent:
             return
         delay = self._followed(delay)
@@ -344,6 +357,7 @@ class DelayHistogram:
         return [line[n : n + RUN_FRAMES] for n in range(len(line) - RUN_FRAMES + 1)]
 
     def _settle(self) -> None:
+        self._note_all()
         if self._settled:
             return
         self._settled = True

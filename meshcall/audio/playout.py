@@ -120,6 +120,10 @@ HURRY_SAMPLES: Final = {Do.EXPAND: RATE * 60 // 1000, Do.ACCELERATE: RATE * 300 
 """... this: then every frame is scaled, and at places that are less alike."""
 
 
+UNJUDGED_FRAMES: Final = 10
+"""Frames that wait at most to be judged whether somebody speaks in them."""
+
+
 @cache
 def _warm_up() -> None:
     """What numpy does at its first FFT takes 20 ms: now, not when the loudspeaker waits."""
@@ -143,10 +147,10 @@ class Line:
         self._made_up = 0
         self._staying = False
         self._since_scaled = 0
+        self._unjudged: list[Sound] = []
+        self._quiet = True
         self._quiet_for = 0
         self._since_rest = 0
-        self.quiet = True
-        """Whether nobody spoke in the last frame."""
         self.damaged = 0
         """Frames that the decoder refused."""
         self.accelerated = self.expanded = self.concealed = self.played = 0
@@ -223,11 +227,19 @@ class Line:
         if ahead is not None:
             sound = np.concatenate([cross_fade(ahead, sound), sound[MERGE_SAMPLES:]])
         self._made_up = 0
-        self.quiet = self._background.listen(sound)
-        self._quiet_for = self._quiet_for + samples if self.quiet else 0
-        self._since_rest = 0 if self._quiet_for >= REST else self._since_rest + samples
+        self._unjudged.append(sound)
+        if len(self._unjudged) >= UNJUDGED_FRAMES:
+            self._judge()
         self._add(self._scaled(sound, do, surplus, gain))
         return True
+
+    def _judge(self) -> None:
+        """In which of the last frames somebody spoke; looked at when it is asked for, as that is cheaper together."""
+        for sound in self._unjudged:
+            self._quiet = self._background.listen(sound)
+            self._quiet_for = self._quiet_for + len(sound) if self._quiet else 0
+            self._since_rest = 0 if self._quiet_for >= REST else self._since_rest + len(sound)
+        self._unjudged.clear()
 
     def recover(self, following: Frame) -> bool:
         """Play the in-band copy that `following` carries of the frame before it; False: it had none."""
@@ -247,11 +259,12 @@ class Line:
 
     def _made(self, before: int) -> Sound:
         """10 ms out of nothing, after so many samples of it."""
+        if before < NOISE_BEGINS:
+            return self._decoder.conceal(PULL_SAMPLES)
+        self._judge()
         if before >= NOISE_ALONE:
             return self._background.make()
         sound = self._decoder.conceal(PULL_SAMPLES)
-        if before < NOISE_BEGINS:
-            return sound
         share = (before + np.arange(PULL_SAMPLES) - NOISE_BEGINS) / (NOISE_ALONE - NOISE_BEGINS)
         mixed = np.sqrt(1 - share) * sound + np.sqrt(share) * self._background.make()
         return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
@@ -260,19 +273,21 @@ class Line:
         self._since_scaled += len(sound)
         if do not in HURRY_SAMPLES:
             return sound
+        self._judge()
         hurry = abs(surplus) >= HURRY_SAMPLES[do]
         if gain < self._gain_wanted(do, hurry=hurry):
             return sound
-        if not self.quiet and not hurry and self._since_scaled < SCALE_PAUSE:
+        quiet = self._quiet
+        if not quiet and not hurry and self._since_scaled < SCALE_PAUSE:
             return sound
         before = len(sound)
         likeness = LIKENESS_HURRY if hurry else LIKENESS
         if do is Do.ACCELERATE:
-            sound = shorten(self._heard, sound, surplus, quiet=self.quiet, likeness=likeness)
+            sound = shorten(self._heard, sound, surplus, quiet=quiet, likeness=likeness)
             self.accelerated += before - len(sound)
         else:
-            most = max(LAG_LEAST, -surplus) if self.quiet else LAG_MOST
-            sound = lengthen(self._heard, sound, most, quiet=self.quiet, likeness=likeness)
+            most = max(LAG_LEAST, -surplus) if quiet else LAG_MOST
+            sound = lengthen(self._heard, sound, most, quiet=quiet, likeness=likeness)
             self.expanded += len(sound) - before
         if len(sound) != before:
             self._since_scaled = 0

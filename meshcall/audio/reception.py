@@ -20,6 +20,8 @@ GRACE_MOST_SECONDS: Final = 0.5
 """A slot counts as lost when its packet is later than any of the window by a frame; within these limits."""
 SETTLED_SLOTS: Final = 50
 """For the statistics of a call a slot is lost when its packet is a second late."""
+WAITING_PACKETS: Final = 32
+"""Packets that are noted at once at most: nobody asks before the next report."""
 _RING: Final = 512
 _PACKETS_MAX: Final = 256
 _NEVER: Final = -(1 << 40)
@@ -32,6 +34,7 @@ class Reception:
         self._came = np.full(_RING, _NEVER)
         self._late = np.full(_RING, _NEVER)
         self._delays: deque[tuple[float, float]] = deque(maxlen=_PACKETS_MAX)
+        self._waiting: list[tuple[float, int, int]] = []
         self._first = slot
         self._counted = slot
         self._base: float | None = None
@@ -43,11 +46,22 @@ class Reception:
 
     def path_changed(self) -> None:
         """The least delay of the path before says nothing about this one."""
+        self._note_all()
         self._base = None
         self._delays.clear()
 
     def packet(self, now: float, slot: int, slots: int) -> None:
         """A packet came; a second one for the same slot says nothing new."""
+        self._waiting.append((now, slot, slots))
+        if len(self._waiting) >= WAITING_PACKETS:
+            self._note_all()
+
+    def _note_all(self) -> None:
+        for one in self._waiting:
+            self._note(*one)
+        self._waiting.clear()
+
+    def _note(self, now: float, slot: int, slots: int) -> None:
         if self._came[slot % _RING] == slot:
             return
         for one in range(slot, slot + slots):
@@ -64,6 +78,8 @@ class Reception:
             self._late[one % _RING] = one
 
     def report(self, now: float) -> Report:
+        """Of the two seconds before `now`."""
+        self._note_all()
         while self._delays and self._delays[0][0] < now - WINDOW_SLOTS * SLOT_SECONDS:
             self._delays.popleft()
         if self._base is None:

@@ -120,20 +120,23 @@ class _Window:
 
     def advance(self, slot: int) -> None:
         """The newest slot is this one; what lies behind the horizon is forgotten."""
-        if slot == self.newest:
-            return
-        self.newest = slot
+        before, self.newest = self.newest, slot
         least = slot - HORIZON_SLOTS
-        for old in [one for one in self.known if one < least]:
-            del self.known[old]
-        for old in [pivot for pivot in self.rows if pivot < least]:
-            del self.rows[old]  # what it could have told hangs on a frame that will never be known
+        if least > before:
+            self.known.clear()
+            self.rows.clear()
+            return
+        for old in range(before - HORIZON_SLOTS, least):
+            self.known.pop(old, None)
+            self.rows.pop(old, None)  # what it could have told hangs on a frame that will never be known
 
     def learn(self, slot: int, frame: bytes, found: dict[int, bytes]) -> None:
         """A frame; what its equations give beyond it goes into `found`."""
         before = self.known.setdefault(slot, frame)
         if before is not frame:
             self.contradictions += before != frame
+            return
+        if not self.rows:
             return
         unit = bytearray(_COLUMNS + self.length)
         unit[slot % _COLUMNS] = 1
@@ -214,6 +217,11 @@ class RepairDecoder:
     def equations(self) -> int:
         """Held at present."""
         return sum(len(one.rows) for one in self._windows)
+
+    @property
+    def frames(self) -> int:
+        """Kept at present, to solve equations with."""
+        return sum(len(one.known) for one in self._windows)
 
     def add(self, packet: VoicePacket, slot: int) -> list[Known]:
         """The frames newly known, in the order of their slots.  `slot` is the packet's, unwrapped.

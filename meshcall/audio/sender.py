@@ -65,6 +65,8 @@ class Sender:
         self._repair = RepairEncoder()
         self._losses = Losses(now)
         self._fixed: Protection | None = None
+        self._reasons: tuple[object, ...] = ()
+        """What the shape followed from when it was last worked out."""
         self._shape = self._wanted()
         self._encoder.expect_loss(0.0, inband=False)
         self._buffer = np.zeros(SLOTS_PER_FRAME_MAX * SLOT_SAMPLES, np.int16)
@@ -147,6 +149,11 @@ class Sender:
         return shape if self._fixed is None else replace(shape, protection=self._fixed)
 
     def _reshape(self) -> None:
+        losses = self._losses
+        reasons = (losses.grade, losses.distance, losses.shaky, self._capacity.step, self.overhead, self._fixed)
+        if reasons == self._reasons:
+            return
+        self._reasons = reasons
         shape = self._wanted()
         if shape != self._shape:
             self._shape = shape

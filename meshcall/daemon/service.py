@@ -8,6 +8,7 @@ the lock is free, because the system frees it, and the dead socket is replaced.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -163,6 +164,7 @@ class Service:
                 notify("READY=1\nSTATUS=looking for the network")
                 log(_log, logging.INFO, "ready", pid=os.getpid(), port=self._port)
                 nursery.start_soon(self._tell_joined)
+                gc.freeze()  # what is loaded stays: the collector of cycles need not look through it again and again
                 await self._stop.wait()
                 notify("STOPPING=1")
                 nursery.cancel_scope.cancel()

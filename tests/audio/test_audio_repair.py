@@ -140,6 +140,16 @@ def test_garbage_neither_crashes_nor_grows(received: list[tuple[bytes, int]]) ->
         if packet is not None:
             decoder.add(packet, slot)
         assert decoder.equations <= repair.SHAPES_MAX * HORIZON_SLOTS
+        assert decoder.frames <= repair.SHAPES_MAX * (HORIZON_SLOTS + 1)
+
+
+def test_frames_behind_the_horizon_are_forgotten_by_and_by_or_at_a_leap() -> None:
+    decoder = RepairDecoder()
+    for n in (*range(300), *range(400, 800), 2000):
+        decoder.add(VoicePacket(0, n, 1, False, Report(), b"frame"), n)
+        assert decoder.frames <= HORIZON_SLOTS + 1
+        assert decoder.frames == HORIZON_SLOTS + 1 or n < HORIZON_SLOTS or 400 <= n < 400 + HORIZON_SLOTS or n == 2000
+    assert decoder.frames == 1
 
 
 def test_contradicting_symbols_are_counted_and_bounded() -> None:

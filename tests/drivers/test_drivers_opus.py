@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -22,6 +23,8 @@ try:
     LIBRARY = describe()
 except NoOpusError as missing:  # a machine without any libopus
     pytest.skip(str(missing), allow_module_level=True)
+
+_GET_COMPLEXITY = 4011
 
 
 def voice(seconds: float, pitch: float = 120.0) -> Sound:
@@ -228,6 +231,20 @@ def test_bandwidth_ends_at_8_khz_below_36_kbit_per_second() -> None:
         power = np.abs(np.fft.rfft(heard.astype(float))) ** 2
         shares[size] = power[8_500:].sum() / power.sum()
     assert shares[57] < 0.01 < shares[116]
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "used"), [(116, 10, opus.COMPLEXITY_WIDE), (116, 3, 3), (38, 10, 10), (38, 3, 3)]
+)
+def test_wide_frames_are_encoded_with_less_effort_and_narrow_ones_as_well_as_may_be(
+    size: int, asked: int, used: int
+) -> None:
+    encoder = OpusEncoder(complexity=asked)
+    for one in (38, 116, size):  # also after a change
+        encoder.encode(np.zeros(960, np.int16), one)
+    told = ctypes.c_int32()
+    assert encoder._calls.encoder_ctl(encoder._state, _GET_COMPLEXITY, ctypes.byref(told)) == 0
+    assert told.value == used
 
 
 def test_a_file_that_is_no_libopus_is_named_in_the_error(tmp_path: object) -> None:
