@@ -158,6 +158,8 @@ _HEADROOM: Final = 24
 """Bins below the least delay when the histogram is moved."""
 FORGET_SLOTS: Final = 500
 """A delay counts for a third after so many slots: 10 s."""
+SURE_SLOTS: Final = FORGET_SLOTS / 4
+"""From so many slots on, what is known does not change with every frame."""
 PEAK_SLOTS: Final = 50
 PEAKS: Final = 6
 """Peaks of the last 6 s; what was seen before, and lies beyond them ..."""
@@ -194,7 +196,7 @@ _JUMP_TICKS: Final = 4
 _RECENT_FRAMES: Final = 64
 """Frames whose delay is remembered one by one."""
 WAITING_FRAMES: Final = 16
-"""Frames that are noted at once at most: what nobody asks for in between costs less together than one by one."""
+"""Frames that are noted at once at most, as together they cost less than one by one."""
 
 _Bins = NDArray[np.float64]
 
@@ -242,9 +244,16 @@ class DelayHistogram:
 
     @property
     def target(self) -> int:
-        """The delay that costs the least, in ticks; a frame that comes with it is just in time."""
-        self._settle()
+        """The delay that costs the least, in ticks; a frame that comes with it is just in time.
+
+        At most `WAITING_FRAMES` old where frames since then came no later than it, and so would not raise it.
+        """
+        if not (self._settled and self._weight >= SURE_SLOTS and self._is_calm()):
+            self._settle()
         return self._target
+
+    def _is_calm(self) -> bool:
+        return all(self._least <= delay <= self._target for _, _, delay, _ in self._waiting)
 
     @property
     def least(self) -> int:
@@ -280,7 +289,7 @@ class DelayHistogram:
                 self._runs[self._bin(min(run))] += share
         self._forget()
         self._settled = False
-        if self._weight < FORGET_SLOTS / 4 or self._low + BINS - delay < BINS // 2:
+        if self._weight < SURE_SLOTS or self._low + BINS - delay < BINS // 2:
             self._settle()
 
     def _fade_what_is_over(self, slots: int, delay: int, share: float) -> None:

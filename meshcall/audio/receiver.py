@@ -41,7 +41,7 @@ SURPLUS_LEAST: Final = RATE // 1000
 FAR_SAMPLES: Final = RATE // 2
 """A surplus of 500 ms is not scaled away but dropped."""
 TARGET_TICKS: Final = 5
-"""The target is worked out every 50 ms."""
+"""The target is asked for every 50 ms."""
 CALM_TARGETS: Final = 20
 """The delay is brought down to the highest target of the last second."""
 REPORT_TICKS: Final = 10

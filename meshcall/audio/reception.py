@@ -35,6 +35,7 @@ class Reception:
         self._late = np.full(_RING, _NEVER)
         self._delays: deque[tuple[float, float]] = deque(maxlen=_PACKETS_MAX)
         self._waiting: list[tuple[float, int, int]] = []
+        self._latest_late = _NEVER
         self._first = slot
         self._counted = slot
         self._base: float | None = None
@@ -76,6 +77,7 @@ class Reception:
         """A frame was known only after it should have been played."""
         for one in range(slot, slot + slots):
             self._late[one % _RING] = one
+        self._latest_late = max(self._latest_late, slot + slots - 1)
 
     def report(self, now: float) -> Report:
         """Of the two seconds before `now`."""
@@ -93,14 +95,16 @@ class Reception:
         if end <= begin:
             return Report()
         line = np.arange(begin, end)
-        lost = self._came[line % _RING] != line
-        late = self._late[line % _RING] == line
-        runs = int(lost[0]) + int(np.count_nonzero(lost[1:] & ~lost[:-1]))
+        places = line % _RING
+        gaps = self._came[places] != line
+        lost = int(np.count_nonzero(gaps))
+        runs = int(gaps[0]) + int(np.count_nonzero(gaps[1:] & ~gaps[:-1])) if lost else 0
+        late = int(np.count_nonzero(self._late[places] == line)) if self._latest_late >= begin else 0
         recent = [delay for at, delay in self._delays if at >= now - QUEUE_SECONDS]
         return Report(
-            loss=float(lost.mean()),
-            burst=float(lost.sum()) / runs if runs else 0.0,
-            late=float(late.mean()),
+            loss=lost / len(line),
+            burst=lost / runs if runs else 0.0,
+            late=late / len(line),
             jitter=delays[int(JITTER_QUANTILE * (len(delays) - 1))] - least,
             queue=max(0.0, min(recent) - self._base) if recent else 0.0,
         )
