@@ -7,6 +7,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from meshcall.wire.coded import Coded
+
 Sound = NDArray[np.int16]
 """Mono, 48 kHz, one dimension."""
 
@@ -19,10 +21,13 @@ PULL_SAMPLES: Final = 480
 
 
 class Encoder(Protocol):
-    """Constant bit rate: every packet has exactly the length asked for."""
+    """Constant bit rate: every frame has exactly the length asked for."""
 
-    def encode(self, sound: Sound, size: int) -> bytes:
-        """One frame of 960, 1920 or 2880 samples as exactly `size` bytes.  Raises ValueError for other lengths."""
+    def encode(self, sound: Sound, size: int) -> Coded:
+        """One frame of 960, 1920 or 2880 samples as exactly `size` bytes.  Raises ValueError for other lengths.
+
+        Its configuration may differ from frame to frame; but frames are repaired by those of the same one only.
+        """
         ...
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
@@ -34,7 +39,7 @@ class Decoder(Protocol):
     """Frames in the order in which they are played.  Damaged frames raise BadPacket and change nothing."""
 
     def decode(self, frame: bytes, samples: int) -> Sound:
-        """A frame; `samples` is what its packet said that it lasts.  BadPacket if it lasts otherwise."""
+        """An Opus packet; `samples` is what its voice packet said that it lasts.  BadPacket if it lasts otherwise."""
         ...
 
     def decode_inband(self, following: bytes, samples: int) -> Sound | None:

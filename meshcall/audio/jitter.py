@@ -41,7 +41,7 @@ def tick_delay(tick: int, slot: int, slots: int) -> int:
 
 
 class SlotLine:
-    """Makes integers of the 16 bits of a slot, and tells packets that cannot be of this stream."""
+    """Makes integers of the 12 bits of a slot, and tells packets that cannot be of this stream."""
 
     def __init__(self) -> None:
         self._least: int | None = None
@@ -92,6 +92,7 @@ class Frame:
     slot: int
     slots: int
     data: bytes
+    """A whole Opus packet."""
     tick: int
     """At which it was known."""
     inband: bool

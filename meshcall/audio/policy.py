@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 from meshcall.audio.capacity import Step
-from meshcall.wire.voice import SLOT_SECONDS, Cover, Report, frame_bytes_for
+from meshcall.wire.voice import SLOT_SECONDS, Cover, Report, frame_bytes_for, is_implied
 
 BITS_PER_BYTE: Final = 8
 
@@ -38,8 +38,9 @@ class Shape:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of an Opus frame."""
-        return frame_bytes_for(self.size, len(self.protection.covers))
+        """Bytes of an Opus frame, without its table of contents."""
+        covers = self.protection.covers
+        return frame_bytes_for(self.size, len(covers), implied=is_implied(covers))
 
     @property
     def seconds(self) -> float:
@@ -139,13 +140,13 @@ def shape_for(grade: Grade, distance: int, step: Step, overhead: int, *, shaky: 
     seconds = step.slots * SLOT_SECONDS
     size = int(step.bits_per_second * seconds / BITS_PER_BYTE) - overhead
 
-    def frame_bits(repairs: int) -> float:
-        return frame_bytes_for(size, repairs) * BITS_PER_BYTE / seconds
+    def frame_bits(covers: tuple[Cover, ...]) -> float:
+        return frame_bytes_for(size, len(covers), implied=is_implied(covers)) * BITS_PER_BYTE / seconds
 
     covers = covers_for(grade, distance, step.slots, shaky=shaky)
-    while covers and frame_bits(len(covers)) < FRAME_BITS_LEAST:
+    while covers and frame_bits(covers) < FRAME_BITS_LEAST:
         covers = covers[:-1]
-    inband = grade is Grade.TRACE and not covers and frame_bits(0) >= INBAND_BITS_LEAST
+    inband = grade is Grade.TRACE and not covers and frame_bits(()) >= INBAND_BITS_LEAST
     return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
 
 

@@ -24,7 +24,8 @@ from meshcall.audio.playout import HURRY_SAMPLES, Delay, Do, Has, Line, decide
 from meshcall.audio.reception import Reception
 from meshcall.audio.repair import RepairDecoder
 from meshcall.errors import BadPacket
-from meshcall.wire.voice import PACKET_BYTES_MAX, Report, decode_voice
+from meshcall.wire.coded import Coded
+from meshcall.wire.voice import PACKET_BYTES_MAX, TAGS, Report, decode_voice
 
 INBOX_MAX: Final = 128
 """Packets between two pulls; the oldest are dropped beyond it."""
@@ -87,7 +88,7 @@ class Receiver:
     """One direction of one call."""
 
     def __init__(self, now: float, decoder: Decoder, *, call: int) -> None:
-        self._call = call & 0xFF
+        self._call = call % TAGS
         self._repair = RepairDecoder()
         self._inbox: deque[tuple[float, bytes]] = deque(maxlen=INBOX_MAX)
         self.is_deaf = False
@@ -272,7 +273,8 @@ class Receiver:
             margin -= int((self._now - at) / TICK_SECONDS)
         for known, slots, data, repaired in self._repair.add(packet, slot):
             inband = self._inband if repaired else packet.inband
-            self._known(Frame(known, slots, data, self._tick, inband, repaired), margin)
+            whole = Coded(packet.config, data).packet
+            self._known(Frame(known, slots, whole, self._tick, inband, repaired), margin)
         if self._histogram is not None and slot == self._newest:
             reach = max((cover.first for cover in packet.covers), default=0)
             self._histogram.repairs_within(reach * packet.slots * TICKS_PER_SLOT)

@@ -8,11 +8,11 @@ unknown lies within `HORIZON_SLOTS`, and there is at most one equation for each 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from meshcall.wire.voice import FIRST_MAX, SLOTS_PER_FRAME_MAX, WINDOW_MAX, Cover, VoicePacket
+from meshcall.wire.coded import slots_of
+from meshcall.wire.voice import FIRST_MAX, SLOTS_PER_FRAME_MAX, WINDOW_MAX, Cover, VoicePacket, is_implied
 
 POLYNOMIAL: Final = 0x11D
 FIELD: Final = 256
@@ -27,12 +27,13 @@ HORIZON_SLOTS: Final = 96
 _COLUMNS: Final = 128
 """An equation begins with a byte for each slot, modulo this: more than the horizon."""
 SHAPES_MAX: Final = 2
-"""Frames of the present length and of the one before are solved for, each among themselves."""
+"""Frames of the present form (configuration and length) and of the one before are solved for, each among themselves."""
 STALE_MAX: Final = 8
 """So many packets in a row from behind the horizon: the clock of the sender was set back; begin again."""
 
 Known = tuple[int, int, bytes, bool]
-"""Slot of a frame, how many slots it lasts, its bytes, and whether it was repaired."""
+"""Slot of a frame, how many slots it lasts, its bytes, and whether it was repaired.  Its configuration is that of the
+packet it came out of."""
 
 
 def _field() -> tuple[tuple[bytes, ...], bytes]:
@@ -68,39 +69,57 @@ def _plus(sum_so_far: int, factor: int, data: bytes) -> int:
 
 
 class RepairEncoder:
-    """The frames sent last, and symbols made of them."""
+    """The frames sent last, and symbols made of them: those of the newest one's form, as if no other had been sent."""
 
     def __init__(self) -> None:
-        self._frames: deque[bytes] = deque(maxlen=FIRST_MAX + WINDOW_MAX)
+        self._sent: dict[int, tuple[int, bytes]] = {}
+        """Configuration and bytes, by slot."""
         self._slot = 0
         self._slots = 0
+        self._row = 0
+        """Frames of one form without a gap, the newest among them."""
 
-    def add(self, slot: int, slots: int, frame: bytes) -> None:
-        """The frame of the packet that goes out next.  One of another form, or out of turn, begins anew."""
-        if self._frames and (
-            slots != self._slots or slot != self._slot + self._slots or len(frame) != len(self._frames[-1])
-        ):
-            self._frames.clear()
-        self._slot, self._slots = slot, slots
-        self._frames.append(frame)
+    def add(self, slot: int, config: int, frame: bytes) -> None:
+        """The frame of the packet that goes out next.  One of another form, or out of turn, begins a new row."""
+        if slot <= self._slot:
+            self._sent.clear()
+        goes_on = slot == self._slot + self._slots and self._is_alike(self._sent.get(self._slot), config, len(frame))
+        self._row = self._row + 1 if goes_on else 1
+        self._slot, self._slots = slot, slots_of(config) or 0
+        self._sent[slot] = config, frame
+        while (oldest := next(iter(self._sent))) < slot - HORIZON_SLOTS:
+            del self._sent[oldest]
 
     def possible(self, covers: Sequence[Cover]) -> tuple[Cover, ...]:
-        """The covers as far as there are frames for them yet; of none (count 0) where there is not one."""
-        there = len(self._frames)
-        return tuple(Cover(one.first, max(0, min(one.count, there - one.first))) for one in covers)
+        """The covers as far as the row goes; of none (count 0) beyond it.
+
+        Those that the packet implies stay as they are: they have no bytes to say how many are there.
+        """
+        if is_implied(covers):
+            return tuple(covers)
+        return tuple(Cover(one.first, max(0, min(one.count, self._row - one.first))) for one in covers)
 
     def symbols(self, covers: Sequence[Cover]) -> list[bytes]:
-        """One for each cover, for the packet of the newest frame.  Raises ValueError where frames are not there."""
+        """One for each cover, for the packet of the newest frame.
+
+        Raises ValueError for what lies beyond the row; if the covers are implied, what is not there counts as zeros.
+        """
+        config, newest = self._sent[self._slot]
         symbols = []
         for index, cover in enumerate(covers):
-            if cover.count and cover.first + cover.count > len(self._frames):
+            if cover.count and cover.first + cover.count > self._row and not is_implied(covers):
                 raise ValueError("a symbol cannot cover what was not sent")
             total = 0
             for back in range(cover.first, cover.first + cover.count):
-                factor = coefficient(self._slot, index, self._slot - back * self._slots, cover.count)
-                total = _plus(total, factor, self._frames[-1 - back])
-            symbols.append(total.to_bytes(len(self._frames[-1]), "little"))
+                slot = self._slot - back * self._slots
+                covered = self._sent.get(slot)
+                if covered is not None and self._is_alike(covered, config, len(newest)):
+                    total = _plus(total, coefficient(self._slot, index, slot, cover.count), covered[1])
+            symbols.append(total.to_bytes(len(newest), "little"))
         return symbols
+
+    def _is_alike(self, one: tuple[int, bytes] | None, config: int, length: int) -> bool:
+        return one is not None and one[0] == config and len(one[1]) == length
 
 
 class _Window:
@@ -110,9 +129,10 @@ class _Window:
     oldest unknown frame; no other equation has that one.
     """
 
-    def __init__(self, slots: int, length: int, newest: int) -> None:
-        self.slots = slots
-        self.length = length
+    def __init__(self, packet: VoicePacket, newest: int) -> None:
+        self.config = packet.config
+        self.slots = packet.slots
+        self.length = len(packet.frame)
         self.newest = newest
         self.known: dict[int, bytes] = {}
         self.rows: dict[int, bytes] = {}
@@ -242,8 +262,9 @@ class RepairDecoder:
         window.learn(slot, packet.frame, found)
         for index, (cover, symbol) in enumerate(zip(packet.covers, packet.repairs, strict=True)):
             window.equation(slot, index, cover, symbol, found)
-        self.repaired += len(found)
-        known = [(one, packet.slots, frame, True) for one, frame in found.items()]
+        # Zeros stand for a frame that never was: the row began after it.
+        known = [(one, packet.slots, frame, True) for one, frame in found.items() if any(frame)]
+        self.repaired += len(known)
         if is_new:
             known.append((slot, packet.slots, packet.frame, False))
         return sorted(known)
@@ -256,11 +277,11 @@ class RepairDecoder:
 
     def _window(self, packet: VoicePacket, slot: int) -> _Window:
         for window in self._windows:
-            if window.slots == packet.slots and window.length == len(packet.frame):
+            if window.config == packet.config and window.length == len(packet.frame):
                 return window
         if len(self._windows) == SHAPES_MAX:
             self._contradictions += self._windows.pop(0).contradictions
-        self._windows.append(_Window(packet.slots, len(packet.frame), slot))
+        self._windows.append(_Window(packet, slot))
         return self._windows[-1]
 
 

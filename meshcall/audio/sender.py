@@ -16,7 +16,7 @@ from meshcall.audio.capacity import Capacity
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Encoder, Sound
 from meshcall.audio.policy import BITS_PER_BYTE, Losses, Protection, Shape, shape_for
 from meshcall.audio.repair import RepairEncoder
-from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report, VoicePacket, encode_voice
+from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report, VoicePacket, encode_voice, is_implied
 
 LIMIT_BITS_PER_SECOND: Final = 70_000
 """On the wire, with the headers of IP and UDP."""
@@ -121,7 +121,12 @@ class Sender:
         return self._capacity.is_wide
 
     def fix(self, protection: Protection | None) -> None:
-        """Keep to one protection, whatever is reported; for comparisons.  None: the policy again."""
+        """Keep to one protection, whatever is reported; for comparisons.  None: the policy again.
+
+        Raises ValueError for symbols and an in-band copy together: no packet has both.
+        """
+        if protection is not None and protection.inband and protection.covers:
+            raise ValueError("symbols or an in-band copy, not both")
         self._fixed = protection
 
     @property
@@ -174,13 +179,13 @@ class Sender:
 
     def _packet(self) -> bytes:
         shape = self._shape
-        frame = self._encoder.encode(self._buffer[: self._filled], shape.frame_bytes)
+        config, frame = self._encoder.encode(self._buffer[: self._filled], shape.frame_bytes)
         self._filled = 0
-        self._repair.add(self._slot, shape.slots, frame)
+        self._repair.add(self._slot, config, frame)
         covers = self._repair.possible(shape.protection.covers)
         packet = VoicePacket(
-            self._call, self._slot, shape.slots, shape.protection.inband, self.telling, frame, covers,
-            tuple(self._repair.symbols(covers)),
+            self._call, self._slot, config, shape.protection.inband, self.telling, frame, covers,
+            tuple(self._repair.symbols(covers)), is_implied(shape.protection.covers),
         )  # fmt: skip
         self._slot += shape.slots
         self._slots_sent += shape.slots

@@ -9,7 +9,7 @@ from meshcall.calls.events import CallAnswered, CallEnded, Ending, VoiceArrived
 from meshcall.calls.speaker import Speaker
 from meshcall.calls.state import EARLY_SECONDS, OTHERS_SECONDS, Call, Leg, State
 from meshcall.path.candidates import Trust
-from meshcall.wire.talk import Elsewhere, Kind, Terms
+from meshcall.wire.talk import VOICE_VERSION, Elsewhere, Kind, Terms
 
 if TYPE_CHECKING:
     from random import Random
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from meshcall.calls.lines import Lines
     from meshcall.calls.policy import CallPolicy
 
-VOICE_VERSION = 1
 VOICE_BIT = 1
 GIVEN_UP_MAX = 64
 

@@ -21,15 +21,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from meshcall.audio.codec import RATE, Sound
+from meshcall.audio.codec import RATE, SLOT_SAMPLES, Sound
 from meshcall.errors import BadPacket, StateError
+from meshcall.wire.coded import WHOLE, Coded, coded
 
 LIBRARY_VARIABLE: Final = "MESHCALL_LIBOPUS"
 _NAMES = ("libopus.so", "libopus.dylib", "opus.dll")
 _SYSTEMS_NAME: Final = "libopus.so.0"
 
-PACKET_BYTES_MIN: Final = 3
-"""Below, libopus encodes nothing but the order to conceal."""
+FRAME_BYTES_MIN: Final = 3
+"""With less, libopus encodes nothing but the order to conceal."""
 PACKET_BYTES_MAX: Final = 1275
 """Of one frame (RFC 6716, 3.4)."""
 FRAME_SAMPLES: Final = (960, 1920, 2880)
@@ -186,6 +187,7 @@ class _Calls:
         self.decode = declared("opus_decode", number, pointer, ctypes.c_char_p, word, pointer, number, number)
         self.samples = declared("opus_packet_get_nb_samples", number, ctypes.c_char_p, word, word)
         self.pad = declared("opus_packet_pad", number, pointer, word, word)
+        self.unpad = declared("opus_packet_unpad", word, pointer, word)
         self.parse = declared(
             "opus_packet_parse", number, pointer, word, pointer, ctypes.POINTER(pointer),
             ctypes.POINTER(ctypes.c_int16), pointer,
@@ -224,6 +226,7 @@ class OpusEncoder:
     def __init__(self, *, complexity: int = COMPLEXITY) -> None:
         self._calls = _calls()
         self._state = ctypes.create_string_buffer(self._calls.encoder_size(1))
+        self._before = ctypes.create_string_buffer(len(self._state))
         self._out = ctypes.create_string_buffer(PACKET_BYTES_MAX + 1)
         _checked(self._calls.encoder_init(self._state, RATE, 1, _APPLICATION_VOIP))
         self._bits = 0
@@ -234,25 +237,35 @@ class OpusEncoder:
         ):  # fmt: skip
             self._set(request, value)
 
-    def encode(self, sound: Sound, size: int) -> bytes:
+    def encode(self, sound: Sound, size: int) -> Coded:
         """One frame of 960, 1920 or 2880 samples as exactly `size` bytes.  Raises ValueError for anything else."""
         samples = len(sound)
         if sound.dtype != np.int16 or sound.ndim != 1 or samples not in FRAME_SAMPLES:
             raise ValueError(f"not a frame of sound: {sound.dtype}, {sound.shape}")
-        if not PACKET_BYTES_MIN <= size <= PACKET_BYTES_MAX:
-            raise ValueError(f"{size} is not a length for an Opus packet")
+        if not FRAME_BYTES_MIN <= size < PACKET_BYTES_MAX:
+            raise ValueError(f"{size} is not a length for an Opus frame")
         whole = np.ascontiguousarray(sound)  # libopus reads exactly `samples` of it
-        bits = size * 8 * RATE // samples
+        ctypes.memmove(self._before, self._state, len(self._state))
+        length = _checked(self._calls.unpad(self._out, self._packet(whole, size + 1)))
+        made = coded(ctypes.string_at(self._out, length), size)
+        if made is None:  # several frames in one packet, which must tell its own form
+            ctypes.memmove(self._state, self._before, len(self._state))
+            length = self._packet(whole, size)
+            if length < size:
+                _checked(self._calls.pad(self._out, length, size))
+            made = Coded(WHOLE[samples // SLOT_SAMPLES - 1], ctypes.string_at(self._out, size))
+        return made
+
+    def _packet(self, whole: Sound, size: int) -> int:
+        """The length of the packet in `_out`, which is not more than `size`."""
+        bits = size * 8 * RATE // len(whole)
         if bits != self._bits:
             self._set(_SET_BITRATE, bits)
             wide = bits >= WIDEBAND_BELOW_BITS
             self._set(_SET_MAX_BANDWIDTH, _FULLBAND if wide else _WIDEBAND)
             self._set(_SET_COMPLEXITY, min(self._complexity, COMPLEXITY_WIDE) if wide else self._complexity)
             self._bits = bits
-        length = _checked(self._calls.encode(self._state, whole.ctypes.data, samples, self._out, size))
-        if length < size:
-            _checked(self._calls.pad(self._out, length, size))
-        return ctypes.string_at(self._out, size)
+        return _checked(self._calls.encode(self._state, whole.ctypes.data, len(whole), self._out, size))
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
         """How much loss to prepare for, 0 to 1, and whether each frame carries a copy of the one before (LBRR)."""

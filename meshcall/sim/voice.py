@@ -19,6 +19,7 @@ from meshcall.audio.transceiver import Transceiver
 from meshcall.core import ENDPOINT_V4_BYTES
 from meshcall.errors import BadPacket
 from meshcall.path.paths import endpoint_of, is_relayed
+from meshcall.wire.coded import WHOLE, Coded
 from meshcall.wire.voice import SLOT_SECONDS
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ SENT_MAX: Final = 1024
 _SILENCE: Final[Sound] = np.zeros(PULL_SAMPLES, np.int16)
 _head = Struct(">BI")
 INBAND: Final = 1
-_SLOT: Final = slice(2, 4)
-"""Of a voice packet (wire/voice): its slot."""
+_SLOT: Final = slice(1, 3)
+"""Of a voice packet (wire/voice): its call and slot."""
 MOS_OF_NOTHING: Final = 1.0
 """Of a time in which no frame was heard; the E-model's loss was never meant for that."""
 
@@ -49,11 +50,12 @@ class PaperEncoder:
         """Spoken so far."""
         self._inband = 0
 
-    def encode(self, sound: Sound, size: int) -> bytes:
+    def encode(self, sound: Sound, size: int) -> Coded:
         """A frame of exactly `size` bytes."""
+        slots = len(sound) // SLOT_SAMPLES
         frame = _filled(_head.pack(self._inband, self.slots), size)
-        self.slots += len(sound) // SLOT_SAMPLES
-        return frame
+        self.slots += slots
+        return Coded(WHOLE[slots - 1], frame)
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
         """Of paper, only the in-band copy is kept."""

@@ -16,6 +16,8 @@ from meshcall.errors import BadPacket
 MESSAGE_TALK: Final = 0x54
 """First byte of a call message on a link's control stream."""
 VERSION: Final = 1
+VOICE_VERSION: Final = 2
+"""Of the voice packets (`wire.voice`).  1 was never released."""
 TALK_BYTES_MAX: Final = 1024
 """Of any version, so that what we cannot read can still be answered."""
 CALL_MAX: Final = 2**32 - 1
@@ -120,10 +122,10 @@ class Terms:
     """What the media of one side needs to be known to the other."""
 
     slot: int
-    """With which its voice packets begin (`wire.voice`): random, 16 bits."""
+    """With which its voice packets begin (`wire.voice`, which sends the low 12 bits of it): random, 16 bits."""
     kbit_per_second: int
     """At most so much it wants to receive, in thousands of bits a second, all headers included; 1 to 65535."""
-    voice: int = 1
+    voice: int = VOICE_VERSION
     """Version of the voice format."""
     kinds: int = 1
     """Which inner frame kinds it understands: bit n is the kind 32 + n.  Bit 0 is voice."""
@@ -147,7 +149,7 @@ class Talk:
 
     kind: Kind
     call: int
-    """32 bits, drawn by the caller.  Its low byte marks the voice packets."""
+    """32 bits, drawn by the caller.  Its low bits mark the voice packets (`wire.voice`)."""
     serial: int = 0
     """Counts what its sender says on this link, modulo 256; an ACK bears that of the message it answers."""
     terms: Terms | None = None

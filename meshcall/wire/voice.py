@@ -2,22 +2,27 @@
 
 The payload of frames of the kind VOICE inside a link (`wire/link.py`).  Only bytes and fields here.  All packets
 between two changes of the network's state have one size, and it says how long the frame is.  Time is counted
-in slots of 20 ms, modulo 2^16.  In words, with vectors, for a second implementation: docs/voice.md.
+in slots of 20 ms, modulo 2^12.  In words, with vectors, for a second implementation: docs/voice.md.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from meshcall.errors import BadPacket
+from meshcall.wire.coded import CONFIGS, slots_of
 
 VOICE: Final = 32
 """The inner kind of a voice packet."""
 
 SLOT_SECONDS: Final = 0.02
-SLOTS_MODULUS: Final = 1 << 16
+SLOTS_MODULUS: Final = 1 << 12
+"""82 s; a packet that is 2 s late is refused anyway (`audio.jitter`)."""
+TAGS: Final = 1 << 4
+"""Calls are told apart by their number's remainder."""
 SLOTS_PER_FRAME_MAX: Final = 3
 FRAME_BYTES_MAX: Final = 255
 REPAIRS_MAX: Final = 3
@@ -27,15 +32,19 @@ WINDOW_MAX: Final = 15
 """Frames that one repair symbol covers at most."""
 PACKET_BYTES_MAX: Final = 1100
 
-_HEAD: Final = struct.Struct(">BBHB")
+_HEAD: Final = struct.Struct(">BHB")
 HEAD_BYTES: Final = _HEAD.size
-"""5; each repair symbol adds one byte of description and as many bytes as a frame has.  At the losses where two symbols
-are sent, each byte of a frame is worth about 0.05 of PESQ: the head is as short as it can be."""
+"""4; each repair symbol adds as many bytes as a frame has, and one of description unless the head implies it.  Where
+two symbols are sent, each byte of a frame is worth about 0.04 of PESQ: the head is as short as it can be."""
 
-_FORM_SLOTS: Final = 0b11
-_FORM_REPAIRS_SHIFT: Final = 2
-_FORM_INBAND: Final = 1 << 4
-_FORM_ZERO: Final = 0b1110_0000
+_PLANS: Final = 8
+_FORM_PLAN: Final = _PLANS - 1
+_FORM_CONFIG_SHIFT: Final = 3
+_PLAN_INBAND: Final = 1
+_PLAN_EXPLICIT: Final = 2
+"""Plans 2, 3 and 4: one, two and three symbols, each with a byte of description."""
+_PLAN_IMPLIED: Final = 5
+_TAG_SHIFT: Final = 12
 
 JITTER_UNIT_SECONDS: Final = 0.002
 QUEUE_UNIT_SECONDS: Final = 0.004
@@ -74,7 +83,16 @@ class Cover:
     first: int
     """1 to 16.  With a count of 1 the symbol is a copy of that frame."""
     count: int
-    """0 to 15.  0: of none, the symbol is zeros; so begins a row of frames of a new length."""
+    """0 to 15.  0: of none, the symbol is zeros; so begins a row of frames of a new form."""
+
+
+IMPLIED: Final[tuple[tuple[Cover, ...], ...]] = (
+    (Cover(2, 1), Cover(3, 1)),
+    (Cover(2, 1), Cover(2, 3)),
+    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+)
+"""What is sent against heavy loss, where bytes are dearest, is known by its number: plans 5, 6 and 7.  Where frames are
+not there yet these symbols cover zeros in their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,49 +100,64 @@ class VoicePacket:
     """All fields of a packet, whatever its padding."""
 
     call: int
-    """Low byte of the call's number, so that packets of a call that is over are told apart."""
+    """The low bits of the call's number (TAGS), so that packets of a call that is over are told apart."""
     slot: int
-    """In which the frame begins, modulo 2^16."""
-    slots: int
-    """Slots that a frame of this packet lasts: 1 to 3 (20, 40, 60 ms)."""
+    """In which the frame begins, modulo 2^12."""
+    config: int
+    """Of the frame, and of all that the symbols combine (`wire.coded`)."""
     inband: bool
-    """Whether the frame carries Opus's in-band copy of the frame before it."""
+    """Whether the frame carries Opus's in-band copy of the frame before it; not with symbols."""
     report: Report
     """One field of it travels; what `decode_voice` was handed fills the others."""
     frame: bytes
-    """1 to 255 bytes."""
+    """1 to 255 bytes, without Opus's table of contents."""
     covers: tuple[Cover, ...] = ()
     repairs: tuple[bytes, ...] = ()
     """As many as `covers`, each as long as `frame`."""
+    implied: bool = False
+    """Whether the covers are one of IMPLIED and travel as its number."""
+
+    @property
+    def slots(self) -> int:
+        """Slots that a frame of this packet lasts: 1 to 3 (20, 40, 60 ms); 0 for a configuration that is none."""
+        return slots_of(self.config) or 0
 
 
-def size_of(frame_bytes: int, repairs: int) -> int:
+def is_implied(covers: Sequence[Cover]) -> bool:
+    """Whether these covers have a number, and need no bytes."""
+    return tuple(covers) in IMPLIED
+
+
+def size_of(frame_bytes: int, repairs: int, *, implied: bool = False) -> int:
     """Bytes of the shortest packet with a frame of this length."""
-    return HEAD_BYTES + repairs + (1 + repairs) * frame_bytes
+    return HEAD_BYTES + (0 if implied else repairs) + (1 + repairs) * frame_bytes
 
 
-def frame_bytes_for(size: int, repairs: int) -> int:
+def frame_bytes_for(size: int, repairs: int, *, implied: bool = False) -> int:
     """How long the frame of a packet of `size` bytes with so many repair symbols is; less than 1: there is none."""
-    return min(FRAME_BYTES_MAX, (size - HEAD_BYTES - repairs) // (1 + repairs))
+    return min(FRAME_BYTES_MAX, (size - size_of(0, repairs, implied=implied)) // (1 + repairs))
 
 
 def encode_voice(packet: VoicePacket, size: int = 0) -> bytes:
     """The payload, of `size` bytes if given.  Raises ValueError for fields out of range or not of that size."""
     count = len(packet.covers)
     length = len(packet.frame)
-    if not (1 <= packet.slots <= SLOTS_PER_FRAME_MAX and 1 <= length <= FRAME_BYTES_MAX and count <= REPAIRS_MAX):
+    if not (0 <= packet.config < CONFIGS and packet.slots and 1 <= length <= FRAME_BYTES_MAX and count <= REPAIRS_MAX):
         raise ValueError("a voice packet out of form")
     if len(packet.repairs) != count or any(len(one) != length for one in packet.repairs):
         raise ValueError("repair symbols must be as many as covers and as long as the frame")
     if any(not (1 <= one.first <= FIRST_MAX and 0 <= one.count <= WINDOW_MAX) for one in packet.covers):
         raise ValueError("a cover out of range")
-    if size and frame_bytes_for(size, count) != length:
+    if size and frame_bytes_for(size, count, implied=packet.implied) != length:
         raise ValueError("the frame must be as long as the packet's size says")
-    form = (packet.slots - 1) | count << _FORM_REPAIRS_SHIFT | (_FORM_INBAND if packet.inband else 0)
     slot = packet.slot % SLOTS_MODULUS
     field, unit = _told(slot)
-    body = _HEAD.pack(form, packet.call & _BYTE_MAX, slot, _byte(getattr(packet.report, field) / unit))
-    body += bytes((one.first - 1) << 4 | one.count for one in packet.covers)
+    body = _HEAD.pack(
+        packet.config << _FORM_CONFIG_SHIFT | _plan(packet), packet.call % TAGS << _TAG_SHIFT | slot,
+        _byte(getattr(packet.report, field) / unit),
+    )  # fmt: skip
+    if not packet.implied:
+        body += bytes((one.first - 1) << 4 | one.count for one in packet.covers)
     return (body + b"".join(packet.repairs) + packet.frame).ljust(size, b"\0")
 
 
@@ -135,21 +168,41 @@ def decode_voice(payload: bytes, heard: Report = Report()) -> VoicePacket:
     """
     if not HEAD_BYTES < len(payload) <= PACKET_BYTES_MAX:
         raise BadPacket("voice size")
-    form, call, slot, told = _HEAD.unpack_from(payload)
-    slots = (form & _FORM_SLOTS) + 1
-    count = form >> _FORM_REPAIRS_SHIFT & 0b11
-    length = frame_bytes_for(len(payload), count)
-    if form & _FORM_ZERO or slots > SLOTS_PER_FRAME_MAX:
+    form, place, told = _HEAD.unpack_from(payload)
+    config, plan = form >> _FORM_CONFIG_SHIFT, form & _FORM_PLAN
+    if slots_of(config) is None:
         raise BadPacket("voice form")
+    implied = plan >= _PLAN_IMPLIED
+    count = len(IMPLIED[plan - _PLAN_IMPLIED]) if implied else max(0, plan - _PLAN_EXPLICIT + 1)
+    length = frame_bytes_for(len(payload), count, implied=implied)
     if length < 1:
         raise BadPacket("voice length")
-    at = HEAD_BYTES + count
-    covers = tuple(Cover((one >> 4) + 1, one & 0b1111) for one in payload[HEAD_BYTES:at])
+    at = size_of(0, count, implied=implied)
+    if implied:
+        covers = IMPLIED[plan - _PLAN_IMPLIED]
+    else:
+        covers = tuple(Cover((one >> 4) + 1, one & 0b1111) for one in payload[HEAD_BYTES:at])
     parts = [payload[at + n * length : at + (n + 1) * length] for n in range(count + 1)]
+    slot = place % SLOTS_MODULUS
     field, unit = _told(slot)
     value = told * unit
     report = heard if getattr(heard, field) == value else replace(heard, **{field: value})  # mostly nothing is new
-    return VoicePacket(call, slot, slots, bool(form & _FORM_INBAND), report, parts[-1], covers, tuple(parts[:-1]))
+    return VoicePacket(
+        place >> _TAG_SHIFT, slot, config, plan == _PLAN_INBAND, report, parts[-1], covers, tuple(parts[:-1]), implied
+    )
+
+
+def _plan(packet: VoicePacket) -> int:
+    """What the low bits of the form say of symbols and in-band copies.  Raises ValueError where they cannot."""
+    if packet.implied:
+        if packet.covers not in IMPLIED:
+            raise ValueError("covers that have no number")
+        plan = _PLAN_IMPLIED + IMPLIED.index(packet.covers)
+    else:
+        plan = _PLAN_EXPLICIT + len(packet.covers) - 1 if packet.covers else 0
+    if packet.inband and plan:
+        raise ValueError("no voice packet has symbols and an in-band copy")
+    return _PLAN_INBAND if packet.inband else plan
 
 
 def _told(slot: int) -> tuple[str, float]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from meshcall.audio.codec import SLOT_SAMPLES, Sound
 from meshcall.errors import BadPacket
-from meshcall.wire.voice import Cover, Report, VoicePacket, encode_voice
+from meshcall.wire.coded import WHOLE
+from meshcall.wire.voice import SLOTS_MODULUS, Cover, Report, VoicePacket, encode_voice
 
 LOUD = 1000
 """Samples of slot n are LOUD + n % SPAN: never quiet, never what concealment gives."""
@@ -29,7 +30,7 @@ def paper_packet(
 ) -> bytes:  # fmt: skip
     """A packet with copies of the frames so many frames before."""
     packet = VoicePacket(
-        call, slot % 65536, slots, inband, report or Report(), paper_frame(slot, slots),
+        call, slot % SLOTS_MODULUS, WHOLE[slots - 1], inband, report or Report(), paper_frame(slot, slots),
         tuple(Cover(back, 1) for back in copies), tuple(paper_frame(slot - back * slots, slots) for back in copies),
     )  # fmt: skip
     return encode_voice(packet, size)

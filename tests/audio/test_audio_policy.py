@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from meshcall.audio import policy
 from meshcall.audio.capacity import BLOCK_QUEUE_SECONDS_MAX, PULSE_SECONDS, SINGLE_SECONDS, STEPS, Capacity
 from meshcall.audio.policy import FRAME_BITS_LEAST, Grade, Losses, covers_for, distance_of, grade_of, shape_for
-from meshcall.wire.voice import FRAME_BYTES_MAX, PACKET_BYTES_MAX, WINDOW_MAX, Cover, Report, frame_bytes_for
+from meshcall.wire.voice import (
+    FRAME_BYTES_MAX,
+    PACKET_BYTES_MAX,
+    WINDOW_MAX,
+    Cover,
+    Report,
+    frame_bytes_for,
+    is_implied,
+)
 
 START = 1000.0
 TICK = 0.02
@@ -271,7 +279,7 @@ def test_every_shape_fits_its_step(grade: Grade, distance: int, step: object, ov
     covers = shape.protection.covers
     assert not covers or shape.frame_bytes * 8 / shape.seconds >= FRAME_BITS_LEAST
     assert all(1 <= one.first <= 16 and 1 <= one.count <= WINDOW_MAX for one in covers)
-    assert shape.frame_bytes == frame_bytes_for(shape.size, len(covers))
+    assert shape.frame_bytes == frame_bytes_for(shape.size, len(covers), implied=is_implied(covers))
 
 
 @pytest.mark.parametrize(

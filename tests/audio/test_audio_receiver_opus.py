@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from meshcall.audio.receiver import Receiver
 from meshcall.audio.repair import RepairEncoder
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
+from meshcall.wire.coded import WHOLE
 from meshcall.wire.voice import Cover, Report, VoicePacket, encode_voice
 from tests.audio.test_audio_stretch import voice
 
@@ -31,16 +32,18 @@ def speech(seconds: int) -> NDArray[np.int16]:
 
 
 def sent(sound: NDArray[np.int16], covers: tuple[Cover, ...] = ()) -> tuple[list[bytes], list[bytes]]:
-    """The packets, and the frames in them."""
+    """The packets, and what the decoder is handed of them."""
     encoder, repair = OpusEncoder(), RepairEncoder()
     packets, frames = [], []
     for slot in range(len(sound) // 960):
-        frame = encoder.encode(sound[slot * 960 : (slot + 1) * 960], FRAME_BYTES)
-        repair.add(slot, 1, frame)
+        made = encoder.encode(sound[slot * 960 : (slot + 1) * 960], FRAME_BYTES)
+        repair.add(slot, *made)
         possible = repair.possible(covers)
-        packet = VoicePacket(CALL, slot, 1, False, Report(), frame, possible, tuple(repair.symbols(possible)))
-        packets.append(encode_voice(packet))
-        frames.append(frame)
+        symbols = tuple(repair.symbols(possible))
+        packets.append(
+            encode_voice(VoicePacket(CALL, slot, made.config, False, Report(), made.frame, possible, symbols))
+        )
+        frames.append(made.packet)
     return packets, frames
 
 
@@ -113,8 +116,9 @@ def test_loss_jitter_and_stalls_leave_no_clicks_and_lose_little() -> None:
 def test_damaged_opus_is_bridged() -> None:
     packets, _ = sent(speech(6))
     chance = random.Random(13)
+    whole = bytes([WHOLE[0] << 3])  # else any bytes are a frame to libopus
     spoilt = [
-        packet[:-FRAME_BYTES] + b"\xff" + chance.randbytes(FRAME_BYTES - 1) if slot % 7 == 3 else packet
+        whole + packet[1:-FRAME_BYTES] + b"\xff" + chance.randbytes(FRAME_BYTES - 1) if slot % 7 == 3 else packet
         for slot, packet in enumerate(packets)
     ]
     sound, receiver = heard(spoilt, lambda slot: 0.02)

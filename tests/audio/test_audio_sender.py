@@ -10,14 +10,17 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from meshcall.audio.codec import PULL_SAMPLES, RATE, Sound
+from meshcall.audio.codec import PULL_SAMPLES, RATE, SLOT_SAMPLES, Sound
 from meshcall.audio.policy import Protection
 from meshcall.audio.repair import RepairDecoder
 from meshcall.audio.sender import LIMIT_BITS_PER_SECOND, Sender
 from meshcall.drivers.opus import NoOpusError, OpusDecoder, OpusEncoder, describe
-from meshcall.wire.voice import Cover, Report, decode_voice
+from meshcall.wire.coded import WHOLE, Coded
+from meshcall.wire.voice import SLOTS_MODULUS, Cover, Report, decode_voice
 
 START = 500.0
+START_SLOT = SLOTS_MODULUS - 36
+"""Soon the slots on the wire begin again."""
 SILENCE = np.zeros(PULL_SAMPLES, np.int16)
 
 
@@ -27,10 +30,11 @@ class PaperEncoder:
     def __init__(self) -> None:
         self.heard: list[Sound] = []
         self.told: list[tuple[float, bool]] = []
+        self.configs = WHOLE
 
-    def encode(self, sound: Sound, size: int) -> bytes:
+    def encode(self, sound: Sound, size: int) -> Coded:
         self.heard.append(sound.copy())
-        return len(self.heard).to_bytes(size, "big")
+        return Coded(self.configs[len(sound) // SLOT_SAMPLES - 1], len(self.heard).to_bytes(size, "big"))
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
         self.told.append((share, inband))
@@ -38,7 +42,7 @@ class PaperEncoder:
 
 def paper(limit: int = LIMIT_BITS_PER_SECOND) -> tuple[Sender, PaperEncoder]:
     encoder = PaperEncoder()
-    return Sender(START, encoder, call=7, slot=65_500, limit_bits_per_second=limit), encoder
+    return Sender(START, encoder, call=7, slot=START_SLOT, limit_bits_per_second=limit), encoder
 
 
 def run(
@@ -65,7 +69,7 @@ def test_payloads_come_at_a_constant_clock_with_a_constant_size() -> None:
     assert {len(payload) for _, payload in out} == {91}  # 58 kbit/s until the path has shown that it carries more
     assert [round(b - a, 6) for (a, _), (b, _) in pairwise(out)] == [0.02] * 149
     packets = [decode_voice(payload) for _, payload in out]
-    assert [packet.slot for packet in packets] == [(65_500 + n) % 65_536 for n in range(150)]
+    assert [packet.slot for packet in packets] == [(START_SLOT + n) % SLOTS_MODULUS for n in range(150)]
 
 
 def test_the_limit_counts_all_headers() -> None:
@@ -140,10 +144,10 @@ def test_lost_frames_come_out_of_the_symbols_through_all_changes_of_shape() -> N
         return Report(loss=loss if now - START > 2 else 0.0, burst=1.25, queue=queue)
 
     lost = 0
-    before = 65_500
+    before = START_SLOT
     for _, payload in run(sender, 60.0, report=report):
         packet = decode_voice(payload)
-        slot = before + (packet.slot - before) % 65_536
+        slot = before + (packet.slot - before) % SLOTS_MODULUS
         before = slot
         sent[slot] = packet.frame
         if chance.random() < loss:
@@ -158,10 +162,12 @@ def test_lost_frames_come_out_of_the_symbols_through_all_changes_of_shape() -> N
 
 def test_a_protection_may_be_fixed() -> None:
     sender, encoder = paper()
-    sender.fix(Protection((Cover(1, 4),), True, 0.1))
+    sender.fix(Protection((Cover(1, 4),), False, 0.1))
     out = run(sender, 1.0, report=lambda _: Report(loss=0.5))
     assert {len(decode_voice(payload).covers) for _, payload in out[1:]} == {1}
-    assert encoder.told[-1] == (0.1, True)
+    assert encoder.told[-1] == (0.1, False)
+    with pytest.raises(ValueError, match="in-band"):
+        sender.fix(Protection((Cover(1, 4),), True, 0.1))
 
 
 def test_statistics_count_what_went_out() -> None:
@@ -202,7 +208,8 @@ def test_an_observer_cannot_tell_talk_from_silence_or_mute() -> None:
             features.append((len(payload), round(now - last, 6)))
             talking.append(n // 100 % 2 == 1 and not sender.mute)
             last = now
-            decoder.decode(decode_voice(payload).frame, 960)
+            packet = decode_voice(payload)
+            decoder.decode(Coded(packet.config, packet.frame).packet, 960)
     features, talking = features[1:], talking[1:]
     half = len(features) // 2
     shares: dict[tuple[int, float], list[bool]] = {}

@@ -9,6 +9,7 @@ import pytest
 
 from meshcall.audio.codec import PULL_SAMPLES
 from meshcall.audio.transceiver import WAY_SILENT_SECONDS, Transceiver
+from meshcall.wire.coded import WHOLE, Coded
 from meshcall.wire.voice import decode_voice
 from tests.audio.paper_codec import PaperDecoder, paper_packet, slot_of
 
@@ -22,8 +23,8 @@ LIMIT = 70_000
 class PaperEncoder:
     """Frames of nothing."""
 
-    def encode(self, sound: object, size: int) -> bytes:
-        return bytes(size)
+    def encode(self, sound: object, size: int) -> Coded:
+        return Coded(WHOLE[0], bytes(size))
 
     def expect_loss(self, share: float, *, inband: bool) -> None:
         return None

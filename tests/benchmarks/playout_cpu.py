@@ -34,11 +34,12 @@ def packets(seconds: int, slots: int) -> list[bytes]:
     for slot in range(0, seconds * 50, slots):
         at = slot * 0.02 + np.arange(960 * slots) / 48_000
         sound = chance.normal(0, 1, len(at)) * (30 + 3000 * np.clip(np.sin(5 * at), 0, 1))
-        frame = encoder.encode(sound.astype(np.int16), FRAME_BYTES)
-        repair.add(slot, slots, frame)
+        config, frame = encoder.encode(sound.astype(np.int16), FRAME_BYTES)
+        repair.add(slot, config, frame)
         covers = repair.possible(COVERS)
-        packet = VoicePacket(CALL, slot % 65_536, slots, False, Report(), frame, covers, tuple(repair.symbols(covers)))
-        out.append(encode_voice(packet))
+        out.append(
+            encode_voice(VoicePacket(CALL, slot, config, False, Report(), frame, covers, tuple(repair.symbols(covers))))
+        )
     return out
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshcall.audio.receiver import Receiver
+from meshcall.wire.coded import WHOLE
 from meshcall.wire.voice import Report, VoicePacket, encode_voice
 
 CALL = 1
@@ -85,7 +86,7 @@ def soak(hours: float, ppm: float) -> dict[str, Any]:
     for tick in range(ticks):
         now = tick * 0.01
         while arrival <= now:
-            packet = VoicePacket(CALL, slot % 65_536, 1, False, Report(), struct.pack(">I", slot))
+            packet = VoicePacket(CALL, slot, WHOLE[0], False, Report(), struct.pack(">I", slot))
             receiver.push(arrival, encode_voice(packet))
             slot += 1
             arrival = (slot + 1) * 0.02 * (1 + ppm * 1e-6) + NETWORK_SECONDS + chance.random() * JITTER_SECONDS

@@ -18,7 +18,8 @@ from meshcall.audio.policy import Protection
 from meshcall.audio.repair import RepairDecoder, RepairEncoder
 from meshcall.audio.sender import Sender
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder, describe
-from meshcall.wire.voice import Cover, Report, VoicePacket, decode_voice, frame_bytes_for
+from meshcall.wire.coded import WHOLE, Coded
+from meshcall.wire.voice import Cover, Report, VoicePacket, decode_voice, frame_bytes_for, is_implied
 
 PLANS = {
     "no symbols": (),
@@ -36,15 +37,15 @@ def repair_costs(covers: tuple[Cover, ...], loss: float, count: int) -> tuple[fl
     encoder, decoder = RepairEncoder(), RepairDecoder()
     spent_out = spent_in = worst = 0.0
     for n in range(count):
-        frame = chance.randbytes(frame_bytes_for(SIZE, len(covers)))
+        frame = chance.randbytes(frame_bytes_for(SIZE, len(covers), implied=is_implied(covers)))
         began = time.process_time()
-        encoder.add(n, 1, frame)
+        encoder.add(n, WHOLE[0], frame)
         possible = encoder.possible(covers)
         symbols = tuple(encoder.symbols(possible))
         spent_out += time.process_time() - began
         if chance.random() < loss:
             continue
-        packet = VoicePacket(0, n % 65536, 1, False, Report(), frame, possible, symbols)
+        packet = VoicePacket(0, n, WHOLE[0], False, Report(), frame, possible, symbols)
         began = time.process_time()
         decoder.add(packet, n)
         spent = time.process_time() - began
@@ -71,7 +72,7 @@ def sender_costs(covers: tuple[Cover, ...], seconds: float) -> tuple[float, floa
             packets += 1
             packet = decode_voice(payload)
             began = time.process_time()
-            decoder.decode(packet.frame, packet.slots * 960)
+            decoder.decode(Coded(packet.config, packet.frame).packet, packet.slots * 960)
             decoding += time.process_time() - began
     return 1e6 * spent / packets, 1e6 * decoding / packets
 

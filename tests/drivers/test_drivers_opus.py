@@ -18,6 +18,7 @@ from meshcall.audio.codec import RATE, Sound
 from meshcall.drivers import opus
 from meshcall.drivers.opus import NoOpusError, OpusDecoder, OpusEncoder, OpusFaultError, describe
 from meshcall.errors import BadPacket
+from meshcall.wire.coded import WHOLE, Coded, slots_of
 
 try:
     LIBRARY = describe()
@@ -46,25 +47,28 @@ def error_db(reference: Sound, heard: Sound) -> float:
 
 
 @pytest.mark.parametrize("samples", [960, 1920, 2880])
-@pytest.mark.parametrize("size", [3, 4, 9, 27, 38, 57, 116, 255, 256, 700, 1275])
+@pytest.mark.parametrize("size", [3, 4, 9, 29, 39, 58, 117, 255, 256, 700, 1274])
 @pytest.mark.parametrize("inband", [False, True])
-def test_every_packet_has_exactly_the_size_asked_for(samples: int, size: int, inband: bool) -> None:
+def test_every_frame_has_exactly_the_size_asked_for(samples: int, size: int, inband: bool) -> None:
     encoder, decoder = OpusEncoder(), OpusDecoder()
     encoder.expect_loss(0.1, inband=inband)
     silence = np.zeros(samples, np.int16)
     noise = np.random.default_rng(1).integers(-32768, 32768, samples, dtype=np.int16)
     loud = np.full(samples, 32767, np.int16)
     for sound in [*frames(voice(0.4), samples), silence, silence, silence, noise, loud, silence]:
-        packet = encoder.encode(sound, size)
-        assert len(packet) == size
-        assert len(decoder.decode(packet, samples)) == samples
+        made = encoder.encode(sound, size)
+        assert len(made.frame) == size
+        assert slots_of(made.config) == samples // 960
+        assert len(decoder.decode(made.packet, samples)) == samples
 
 
 def test_speech_survives_and_the_size_may_change_at_any_frame() -> None:
     encoder, decoder = OpusEncoder(), OpusDecoder()
     sound = voice(2.0)
     sizes = [116, 57, 38, 116]
-    heard = [decoder.decode(encoder.encode(one, sizes[n // 25]), 960) for n, one in enumerate(frames(sound, 960))]
+    heard = [
+        decoder.decode(encoder.encode(one, sizes[n // 25]).packet, 960) for n, one in enumerate(frames(sound, 960))
+    ]
     assert error_db(sound, np.concatenate(heard)) < -6
 
 
@@ -86,8 +90,8 @@ def test_sound_that_is_no_frame_is_refused_before_libopus_sees_it(sound: Sound) 
         OpusEncoder().encode(sound, 60)
 
 
-@pytest.mark.parametrize("size", [-1, 0, 2, 1276, 1 << 31])
-def test_a_size_that_no_packet_has_is_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [-1, 0, 2, 1275, 1 << 31])
+def test_a_size_that_no_frame_has_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="length"):
         OpusEncoder().encode(np.zeros(960, np.int16), size)
 
@@ -103,7 +107,7 @@ def test_lbrr_carries_the_frame_before_and_its_absence_is_seen() -> None:
     for inband in (False, True):
         encoder, decoder = OpusEncoder(), OpusDecoder()
         encoder.expect_loss(0.15, inband=inband)
-        packets = [encoder.encode(one, 116) for one in frames(sound, 960)]
+        packets = [encoder.encode(one, 116).packet for one in frames(sound, 960)]
         heard, found = [], 0
         for n, packet in enumerate(packets[:-1]):
             if n % 5 != 3:
@@ -120,7 +124,7 @@ def test_lbrr_carries_the_frame_before_and_its_absence_is_seen() -> None:
 def test_concealment_sounds_and_fades() -> None:
     encoder, decoder = OpusEncoder(), OpusDecoder()
     for one in frames(voice(0.5), 960):
-        decoder.decode(encoder.encode(one, 57), 960)
+        decoder.decode(encoder.encode(one, 57).packet, 960)
     made = [float(np.abs(decoder.conceal(480)).mean()) for _ in range(40)]
     assert made[0] > 300
     assert made[-1] < made[0] / 3
@@ -131,7 +135,7 @@ def test_concealment_sounds_and_fades() -> None:
 
 def test_a_decoder_goes_back_to_where_it_was_kept() -> None:
     encoder, plain, tried = OpusEncoder(), OpusDecoder(), OpusDecoder()
-    packets = [encoder.encode(one, 57) for one in frames(voice(0.5), 960)]
+    packets = [encoder.encode(one, 57).packet for one in frames(voice(0.5), 960)]
     for n, packet in enumerate(packets):
         tried.keep()
         tried.conceal(1920)
@@ -157,7 +161,7 @@ def test_refused_packets_leave_no_trace() -> None:
     encoder, plain, bothered = OpusEncoder(), OpusDecoder(), OpusDecoder()
     refused = 0
     for n, one in enumerate(frames(voice(1.0), 960)):
-        packet = encoder.encode(one, 57)
+        packet = encoder.encode(one, 57).packet
         for _ in range(20):
             bad = bytes([chance.choice([packet[0], 3 | packet[0], chance.randrange(256)])]) + chance.randbytes(n % 60)
             try:
@@ -174,8 +178,8 @@ def test_a_damaged_packet_that_libopus_takes_is_a_frame_of_sound_and_no_more() -
     chance = Random(2)
     encoder, decoder = OpusEncoder(), OpusDecoder()
     for one in frames(voice(1.0), 960):
-        packet = bytearray(encoder.encode(one, 57))
-        packet[chance.randrange(1, 57)] ^= 1 << chance.randrange(8)
+        packet = bytearray(encoder.encode(one, 57).packet)
+        packet[chance.randrange(1, len(packet))] ^= 1 << chance.randrange(8)
         assert len(decoder.decode(bytes(packet), 960)) == 960
 
 
@@ -227,7 +231,7 @@ def test_bandwidth_ends_at_8_khz_below_36_kbit_per_second() -> None:
     shares = {}
     for size in (57, 116):
         encoder, decoder = OpusEncoder(), OpusDecoder()
-        heard = np.concatenate([decoder.decode(encoder.encode(one, size), 960) for one in frames(noise, 960)])
+        heard = np.concatenate([decoder.decode(encoder.encode(one, size).packet, 960) for one in frames(noise, 960)])
         power = np.abs(np.fft.rfft(heard.astype(float))) ** 2
         shares[size] = power[8_500:].sum() / power.sum()
     assert shares[57] < 0.01 < shares[116]
@@ -259,3 +263,73 @@ except Exception as problem:
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.startswith("NoOpusError")
     assert "none.so" in run.stdout
+
+
+def whole_packet(encoder: OpusEncoder, sound: Sound, size: int) -> bytes:
+    """What libopus made of it, padding included, table of contents first."""
+    return bytes(encoder._out[: encoder._packet(np.ascontiguousarray(sound), size)])
+
+
+@pytest.mark.parametrize("samples", [960, 1920, 2880])
+def test_what_travels_sounds_as_what_libopus_made_through_all_changes_of_mode(samples: int) -> None:
+    """Padding and table of contents go and come back: the decoder hears the same, at changes of mode as well."""
+    encoder, plain = OpusEncoder(), OpusEncoder()
+    one, other = OpusDecoder(), OpusDecoder()
+    sizes = [39, 58, 117, 250, 29, 87, 24, 255, 43, 160]
+    slots = samples // 960
+    configs = set()
+    for n, sound in enumerate(frames(np.concatenate([voice(1.5), voice(1.5, 210), np.zeros(RATE, np.int16)]), samples)):
+        size = sizes[n // (12 // slots) % len(sizes)] * slots
+        made = encoder.encode(sound, size)
+        configs.add(made.config)
+        length = size if made.config in WHOLE else size + 1
+        assert np.array_equal(
+            one.decode(made.packet, samples), other.decode(whole_packet(plain, sound, length), samples)
+        )
+    assert len(configs) >= 2
+
+
+@pytest.mark.parametrize("samples", [1920, 2880])
+def test_several_frames_in_a_packet_travel_whole_and_the_encoder_goes_on(samples: int) -> None:
+    """40 and 60 ms of hybrid coding are several frames of 20 ms."""
+    slots = samples // 960
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    sound = voice(1.2)
+    heard = []
+    for one in frames(sound, samples):
+        made = encoder.encode(one, 120 * slots)
+        assert made.config == WHOLE[slots - 1]
+        assert len(made.frame) == 120 * slots
+        assert made.packet[0] & 3  # more frames than one
+        heard.append(decoder.decode(made.packet, samples))
+    assert error_db(sound, np.concatenate(heard)) < -6
+    assert encoder.encode(frames(sound, samples)[0], 40 * slots).config == 8 + slots  # and back to SILK
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_the_configuration_does_not_change_with_what_is_said(slots: int) -> None:
+    """At the lengths where symbols protect frames: a row of them is not broken by speech."""
+    chance = np.random.default_rng(5)
+    noise = chance.normal(0, 2000, RATE).astype(np.int16)
+    said = np.concatenate([voice(1.0), noise, np.zeros(RATE, np.int16), voice(1.0, 250), noise // 200, voice(0.5, 80)])
+    for bytes_per_slot in (26, 29, 39, 43, 58, 79):
+        encoder = OpusEncoder()
+        encoder.expect_loss(0.0, inband=False)
+        configs = {encoder.encode(one, bytes_per_slot * slots).config for one in frames(said, 960 * slots)}
+        assert configs == {8 + slots}
+
+
+def test_a_frame_cut_at_any_place_or_of_any_configuration_is_refused_or_sounds() -> None:
+    chance = Random(9)
+    encoder, decoder = OpusEncoder(), OpusDecoder()
+    for one in frames(voice(1.0), 960):
+        frame = encoder.encode(one, 39).frame
+        for config in range(32):
+            slots = slots_of(config)
+            if slots is None:
+                continue
+            try:
+                sound = decoder.decode(Coded(config, frame[: chance.randrange(1, 40)]).packet, 960 * slots)
+            except BadPacket:
+                continue
+            assert len(sound) == 960 * slots

@@ -153,14 +153,14 @@ def test_paper_frames_have_their_length_and_wrong_ones_are_refused() -> None:
     numpy = pytest.importorskip("numpy")
     encoder, decoder = PaperEncoder(), PaperDecoder()
     sound = numpy.zeros(1920, numpy.int16)
-    frames = [encoder.encode(sound, size) for size in (40, 81, 7)]
+    frames = [encoder.encode(sound, size).packet for size in (40, 81, 7)]
     assert [len(frame) for frame in frames] == [40, 81, 7]
     assert len(decoder.decode(frames[0], 1920)) == 1920
     assert decoder.decode_inband(frames[2], 1920) is None
     decoder.decode(frames[2], 1920)
     assert (decoder.heard.spoken, decoder.heard.missing, decoder.heard.gaps) == ([(0, 2), (4, 2)], 2, 1)
     encoder.expect_loss(0.1, inband=True)
-    assert decoder.decode_inband(encoder.encode(sound, 60), 1920) is not None
+    assert decoder.decode_inband(encoder.encode(sound, 60).packet, 1920) is not None
     for bad in (b"", b"1234", frames[1][:-1] + b"\xff"):
         with pytest.raises(BadPacket):
             decoder.decode(bad, 1920)

@@ -18,6 +18,7 @@ from pathlib import Path
 PLACE = Path(__file__).with_name("voice.json")
 TOLD = ("queue", "loss", "burst", "queue", "jitter", "loss", "late")
 UNITS = {"queue": 0.004, "loss": 1 / 255, "burst": 1 / 8, "jitter": 0.002, "late": 1 / 255}
+IMPLIED = ([[2, 1], [3, 1]], [[2, 1], [2, 3]], [[1, 4], [1, 4], [1, 4]])
 COEFFICIENTS = ((1, 0, 0, 1), (1, 0, 0, 2), (2, 1, 0, 3), (63, 2, 0, 15), (64, 2, 63, 4), (70_000, 1, 69_996, 8))
 
 
@@ -54,8 +55,9 @@ def symbol(packet_slot, index, slots, frames):
     return bytes(total)
 
 
-def stream(name, first, slots, length, covers, count, report, call, inband):
+def stream(name, first, config, length, covers, count, report, call, inband, implied=False):
     packets = []
+    slots = {0: 1, 4: 2, 8: 3}.get(config, config % 4 if config < 12 else 1)
     sent = {}
     for n in range(count):
         slot = first + n * slots
@@ -64,19 +66,27 @@ def stream(name, first, slots, length, covers, count, report, call, inband):
         for index, (near, many) in enumerate(covers):
             reach = [slot - back * slots for back in range(near, near + many)]
             there = {one: sent[one] for one in reach if one in sent}
+            if implied:
+                there = {one: sent.get(one, bytes(length)) for one in reach}
             symbols.append(symbol(slot, index, slots, there) if there else bytes(length))
             told.append((near - 1) << 4 | len(there))
-        form = (slots - 1) | len(covers) << 2 | (16 if inband else 0)
-        wire = slot % 65536
+        if implied:
+            plan, told = 5 + IMPLIED.index(covers), []
+        elif covers:
+            plan = 1 + len(covers)
+        else:
+            plan = 1 if inband else 0
+        wire = slot % 4096
         field = TOLD[wire % 7]
-        head = bytes([form, call, wire >> 8, wire & 255, min(255, round(report[field] / UNITS[field]))])
+        place = call % 16 << 12 | wire
+        head = bytes([config << 3 | plan, place >> 8, place & 255, min(255, round(report[field] / UNITS[field]))])
         packets.append({
             "slot": slot, "frame": sent[slot].hex(), "symbols": [one.hex() for one in symbols],
             "payload": (head + bytes(told) + b"".join(symbols) + sent[slot]).hex(),
         })  # fmt: skip
     return {
-        "name": name, "slots": slots, "covers": covers, "call": call, "inband": inband, "report": report,
-        "packets": packets,
+        "name": name, "config": config, "slots": slots, "covers": covers, "call": call, "inband": inband,
+        "implied": implied, "report": report, "packets": packets,
     }  # fmt: skip
 
 
@@ -88,19 +98,24 @@ def make():
             for p, i, f, c in COEFFICIENTS
         ],
         "streams": [
-            stream("no symbols", 7, 1, 12, [], 3, report, 5, False),
-            stream("a copy", 65_534, 1, 10, [[1, 1]], 4, report, 255, True),
-            stream("two frames", 100, 1, 8, [[1, 2]], 5, report, 0, False),
-            stream("a copy and a symbol of three", 200, 1, 9, [[2, 1], [2, 3]], 7, report, 9, False),
-            stream("three symbols of 40 ms frames", 65_520, 2, 6, [[1, 4], [1, 4], [1, 4]], 10, report, 9, False),
-            stream("60 ms", 3, 3, 16, [[16, 15]], 3, report, 1, False),
+            stream("no symbols, hybrid", 7, 15, 12, [], 3, report, 5, False),
+            stream("in-band copies", 8191, 13, 12, [], 3, report, 255, True),
+            stream("a copy", 4094, 9, 10, [[1, 1]], 4, report, 255, False),
+            stream("two frames", 100, 9, 8, [[1, 2]], 5, report, 0, False),
+            stream("two copies, implied", 200, 9, 9, IMPLIED[0], 5, report, 9, False, True),
+            stream("a copy and a symbol of three, implied", 200, 9, 9, IMPLIED[1], 7, report, 9, False, True),
+            stream("a copy and a symbol of three, told", 200, 9, 9, [[2, 1], [3, 3]], 7, report, 9, False),
+            stream("three symbols of 40 ms frames, implied", 4080, 10, 6, IMPLIED[2], 10, report, 9, False, True),
+            stream("60 ms", 3, 11, 16, [[16, 15]], 3, report, 1, False),
+            stream("whole packets of 40 ms", 5, 4, 16, [[1, 1]], 3, report, 1, False),
         ],
         "refused": [
-            {"why": "voice size", "payload": "0007000100"},
+            {"why": "voice size", "payload": "48700100"},
             {"why": "voice size", "payload": ""},
-            {"why": "voice form", "payload": "0307000100ff"},
-            {"why": "voice form", "payload": "2007000100ff"},
-            {"why": "voice length", "payload": "0407000100101a"},
+            {"why": "voice form", "payload": "60700100ff"},
+            {"why": "voice form", "payload": "80700100ff"},
+            {"why": "voice length", "payload": "4a700100101a"},
+            {"why": "voice length", "payload": "4d700100101a"},
         ],
     }
 

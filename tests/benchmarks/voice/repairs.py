@@ -28,7 +28,8 @@ from sound import read_int16
 from meshcall.audio.codec import SLOT_SAMPLES, Sound
 from meshcall.audio.repair import RepairDecoder, RepairEncoder
 from meshcall.drivers.opus import OpusDecoder, OpusEncoder
-from meshcall.wire.voice import SLOT_SECONDS, Report, VoicePacket, frame_bytes_for
+from meshcall.wire.coded import WHOLE
+from meshcall.wire.voice import SLOT_SECONDS, Report, VoicePacket, frame_bytes_for, is_implied
 
 OVERHEAD_BYTES = 54
 LOOKAHEAD_SAMPLES = 312
@@ -66,15 +67,19 @@ def known_at(case: Case, frames: int) -> Lateness:
     seconds = case.slots * SLOT_SECONDS
     coming: list[tuple[float, int, VoicePacket]] = []
     for n in range(frames):
-        frame = n.to_bytes(length, "big")
+        frame = (n + 1).to_bytes(length, "big")  # zeros are none
         slot = n * case.slots
-        encoder.add(slot, case.slots, frame)
+        encoder.add(slot, WHOLE[case.slots - 1], frame)
         covers = encoder.possible(shield.covers)
         symbols = tuple(encoder.symbols(covers))
         arrival = link.fate(n * seconds, case.size)
         if arrival is not None:
             coming.append(
-                (arrival, n, VoicePacket(1, slot, case.slots, shield.inband, Report(), frame, covers, symbols))
+                (
+                    arrival,
+                    n,
+                    VoicePacket(1, slot, WHOLE[case.slots - 1], shield.inband, Report(), frame, covers, symbols),
+                )
             )
     late = np.full(frames, np.inf)
     for arrival, _, packet in sorted(coming, key=lambda one: one[:2]):
@@ -88,11 +93,11 @@ def sounded(case: Case, late: Lateness, wait: float, speech: Sound) -> Sound:
     """The speech with the frames that are known within `wait`, the others out of the in-band copy or concealed."""
     shield = protection(case.way)
     assert shield is not None
-    size = frame_bytes_for(case.size, len(shield.covers))
+    size = frame_bytes_for(case.size, len(shield.covers), implied=is_implied(shield.covers))
     samples = case.slots * SLOT_SAMPLES
     encoder, decoder = OpusEncoder(), OpusDecoder()
     encoder.expect_loss(shield.expected_loss, inband=shield.inband)
-    frames = [encoder.encode(speech[k * samples : (k + 1) * samples], size) for k in range(len(late))]
+    frames = [encoder.encode(speech[k * samples : (k + 1) * samples], size).packet for k in range(len(late))]
     out = []
     for k, frame in enumerate(frames):
         if late[k] <= wait + EPSILON:
@@ -160,7 +165,8 @@ def main() -> None:
                 case = Case(scenario, seeds[0], way, size, options.slots)
                 found = residual(case, waits)
                 left[way] = [share for share, _ in found]
-                rate = frame_bytes_for(size, len(shield.covers)) * 8 / SLOT_SECONDS / options.slots / 1000
+                length = frame_bytes_for(size, len(shield.covers), implied=is_implied(shield.covers))
+                rate = length * 8 / SLOT_SECONDS / options.slots / 1000
                 cells = "  ".join(f"{100 * share:5.2f} ({run:.1f})" for share, run in found)
                 print(f"{way:18} {rate:5.1f}k  {cells}", flush=True)
             for index, wait in enumerate(waits):
