@@ -57,13 +57,13 @@ class Grade(IntEnum):
     SOME = 2
     """One symbol: a copy."""
     MORE = 3
-    """A copy further back: what it leaves lost is lost singly, and sounds better than two in a row."""
+    """Two copies; alone, one further back: what it leaves lost is lost singly, and sounds better than two in a row."""
     MUCH = 4
-    """One symbol of two frames."""
+    """Two copies; alone, a symbol of two frames."""
     HEAVY = 5
-    """Two copies."""
+    """Two copies further back; alone, a symbol of two frames."""
     SEVERE = 6
-    """A copy, and a symbol of three frames: more is repaired, later."""
+    """A symbol of two frames, and a copy: more is repaired, later."""
     EXTREME = 7
     """Three symbols."""
 
@@ -76,10 +76,18 @@ ENTER_BURSTY: Final = (0.0, 0.005, 0.02, 0.075, 0.13, 0.28, 0.40, 0.50)
 LEAVE_BURSTY: Final = (0.0, 0.002, 0.01, 0.055, 0.10, 0.22, 0.35, 0.42)
 """The same where losses come in bursts: against those a second symbol does little, and costs as much."""
 
+PAIR: Final = (Cover(1, 1), Cover(2, 1))
 _COVERS: Final = (
-    (), (), (Cover(1, 1),), (Cover(2, 1),), (Cover(1, 2),), (Cover(2, 1), Cover(3, 1)),
-    (Cover(2, 1), Cover(2, 3)), (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+    (), (), (Cover(1, 1),), PAIR, PAIR, (Cover(2, 1), Cover(3, 1)), (Cover(1, 2), Cover(4, 1)),
+    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
 )  # fmt: skip
+ALONE: Final = {Grade.MORE: (Cover(2, 1),), Grade.MUCH: (Cover(1, 2),), Grade.HEAVY: (Cover(2, 2),)}
+"""Instead of two symbols, which repair nearly all, ..."""
+ALONE_BELOW_BITS: Final = {Grade.MORE: 15_000, Grade.MUCH: 15_000, Grade.HEAVY: 13_000}
+"""... where they would leave the frame less than this in bits per second: what is lost then sounds better than what is
+repaired."""
+COPIES_BURSTY: Final = (0, 0, 1, 1, 1, 2, 2, 3)
+"""In bursts, by grade: many of one burst are lost together with their copies, and each copy costs as much."""
 COVERS_SHAKY: Final = (Cover(1, 6),)
 """The least where delays differ from packet to packet: a frame is late only if what repairs it is late too, and while
 the receiver waits for late packets anyway a wide window repairs most ..."""
@@ -125,14 +133,14 @@ def distance_of(loss: float, burst: float, present: int) -> int:
 
 def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) -> tuple[Cover, ...]:
     """The row of the table; `distance` in slots, `slots` per frame; `shaky`: packets come with much jitter."""
-    covers = _COVERS[grade]
-    if shaky and len(covers) < 2 and distance <= SHAKY_DISTANCE_MAX:
+    count = COPIES_BURSTY[grade]
+    if shaky and count < 2 and distance <= SHAKY_DISTANCE_MAX:
         return COVERS_SHAKY
-    if not distance or not covers:
-        return covers
+    if not distance:
+        return _COVERS[grade]
     far = math.ceil(distance / slots)
     near = max(1, far // 2)
-    return tuple(Cover(first, 1) for first in dict.fromkeys((far, near, far + near)))[: len(covers)]
+    return tuple(Cover(first, 1) for first in dict.fromkeys((far, near, far + near)))[:count]
 
 
 def shape_for(grade: Grade, distance: int, step: Step, overhead: int, *, shaky: bool = False) -> Shape:
@@ -144,6 +152,8 @@ def shape_for(grade: Grade, distance: int, step: Step, overhead: int, *, shaky: 
         return frame_bytes_for(size, len(covers), implied=is_implied(covers)) * BITS_PER_BYTE / seconds
 
     covers = covers_for(grade, distance, step.slots, shaky=shaky)
+    if covers == _COVERS[grade] and not distance and frame_bits(covers) < ALONE_BELOW_BITS.get(grade, 0):
+        covers = ALONE[grade]
     while covers and frame_bits(covers) < FRAME_BITS_LEAST:
         covers = covers[:-1]
     inband = grade is Grade.TRACE and not covers and frame_bits(()) >= INBAND_BITS_LEAST

@@ -87,11 +87,11 @@ class Cover:
 
 
 IMPLIED: Final[tuple[tuple[Cover, ...], ...]] = (
+    (Cover(1, 1), Cover(2, 1)),
     (Cover(2, 1), Cover(3, 1)),
-    (Cover(2, 1), Cover(2, 3)),
-    (Cover(1, 4), Cover(1, 4), Cover(1, 4)),
+    (Cover(1, 2), Cover(4, 1)),
 )
-"""What is sent against heavy loss, where bytes are dearest, is known by its number: plans 5, 6 and 7.  Where frames are
+"""What is sent against loss, where bytes are dearest, is known by its number: plans 5, 6 and 7.  Where frames are
 not there yet these symbols cover zeros in their place."""
 
 

@@ -288,10 +288,10 @@ def test_every_shape_fits_its_step(grade: Grade, distance: int, step: object, ov
         (0.0, 0.0, ()),
         (0.01, 1.0, ()),
         (0.05, 1.05, (Cover(1, 1),)),
-        (0.10, 1.1, (Cover(2, 1),)),
-        (0.15, 1.2, (Cover(1, 2),)),
+        (0.10, 1.1, policy.PAIR),
+        (0.15, 1.2, policy.PAIR),
         (0.20, 1.25, (Cover(2, 1), Cover(3, 1))),
-        (0.30, 1.45, (Cover(2, 1), Cover(2, 3))),
+        (0.30, 1.45, (Cover(1, 2), Cover(4, 1))),
         (0.50, 2.0, (Cover(1, 4),) * 3),
         (0.10, 3.6, (Cover(4, 1),)),
         (0.10, 6.5, (Cover(7, 1),)),
@@ -317,6 +317,23 @@ def test_grades_keep_to_hysteresis() -> None:
     assert distance_of(0.1, 2.0, 5) == 3
     assert distance_of(0.1, 1.45, 0) == 0 < distance_of(0.1, 1.45, 4)
     assert distance_of(0.1, 1.0, 4) == 0
+
+
+def test_a_pair_of_copies_is_sent_where_there_is_room_for_it_and_losses_come_singly() -> None:
+    copies = (Cover(2, 1), Cover(3, 1))
+    for grade, pair, alone in (
+        (Grade.MORE, policy.PAIR, (Cover(2, 1),)),
+        (Grade.MUCH, policy.PAIR, (Cover(1, 2),)),
+        (Grade.HEAVY, copies, (Cover(2, 2),)),
+    ):
+        assert shape_for(grade, 0, STEPS[6], 54).protection.covers == pair
+        assert shape_for(grade, 0, STEPS[5], 54).protection.covers == alone  # 58 kbit/s
+        assert shape_for(grade, 0, STEPS[6], 86).protection.covers == alone  # a relay, and IPv6
+    for grade in (Grade.MORE, Grade.MUCH):
+        assert shape_for(grade, 4, STEPS[6], 54).protection.covers == (Cover(4, 1),)
+        assert shape_for(grade, 0, STEPS[6], 54, shaky=True).protection.covers == policy.COVERS_SHAKY
+    assert shape_for(Grade.HEAVY, 4, STEPS[5], 54).protection.covers == (Cover(4, 1), Cover(2, 1))
+    assert shape_for(Grade.SEVERE, 0, STEPS[5], 54).protection.covers == (Cover(1, 2), Cover(4, 1))
 
 
 def test_frames_of_60_ms_have_copies_as_far_in_time() -> None:
@@ -353,7 +370,7 @@ def test_jitter_buys_a_symbol_as_loss_does() -> None:
 
 def test_jitter_leaves_more_symbols_and_distances_as_they_are() -> None:
     for grade in Grade:
-        plain = covers_for(grade, 0, 1)
-        assert covers_for(grade, 0, 1, shaky=True) == (plain if len(plain) > 1 else policy.COVERS_SHAKY)
-        assert covers_for(grade, 4, 1, shaky=True) == covers_for(grade, 0, 1, shaky=True) or len(plain) > 1
+        plain, few = covers_for(grade, 0, 1), policy.COPIES_BURSTY[grade] < 2
+        assert covers_for(grade, 0, 1, shaky=True) == (policy.COVERS_SHAKY if few else plain)
+        assert covers_for(grade, 4, 1, shaky=True) == covers_for(grade, 0, 1, shaky=True) or not few
         assert covers_for(grade, 5, 1, shaky=True) == covers_for(grade, 5, 1)

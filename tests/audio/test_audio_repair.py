@@ -156,7 +156,7 @@ def test_a_single_frame_of_another_form_leaves_the_others_repairable() -> None:
         config = 13 if n == 10 else 15
         sent[n] = bytes([n + 1]) * 8
         encoder.add(n, config, sent[n])
-        covers = encoder.possible(IMPLIED[0])
+        covers = encoder.possible(IMPLIED[1])
         packet = VoicePacket(0, n, config, False, Report(), sent[n], covers, tuple(encoder.symbols(covers)))
         if n not in (8, 9):
             told.update({slot: frame for slot, _, frame, _ in decoder.add(packet, n)})

@@ -18,7 +18,7 @@ from pathlib import Path
 PLACE = Path(__file__).with_name("voice.json")
 TOLD = ("queue", "loss", "burst", "queue", "jitter", "loss", "late")
 UNITS = {"queue": 0.004, "loss": 1 / 255, "burst": 1 / 8, "jitter": 0.002, "late": 1 / 255}
-IMPLIED = ([[2, 1], [3, 1]], [[2, 1], [2, 3]], [[1, 4], [1, 4], [1, 4]])
+IMPLIED = ([[1, 1], [2, 1]], [[2, 1], [3, 1]], [[1, 2], [4, 1]])
 COEFFICIENTS = ((1, 0, 0, 1), (1, 0, 0, 2), (2, 1, 0, 3), (63, 2, 0, 15), (64, 2, 63, 4), (70_000, 1, 69_996, 8))
 
 
@@ -102,10 +102,11 @@ def make():
             stream("in-band copies", 8191, 13, 12, [], 3, report, 255, True),
             stream("a copy", 4094, 9, 10, [[1, 1]], 4, report, 255, False),
             stream("two frames", 100, 9, 8, [[1, 2]], 5, report, 0, False),
-            stream("two copies, implied", 200, 9, 9, IMPLIED[0], 5, report, 9, False, True),
-            stream("a copy and a symbol of three, implied", 200, 9, 9, IMPLIED[1], 7, report, 9, False, True),
-            stream("a copy and a symbol of three, told", 200, 9, 9, [[2, 1], [3, 3]], 7, report, 9, False),
-            stream("three symbols of 40 ms frames, implied", 4080, 10, 6, IMPLIED[2], 10, report, 9, False, True),
+            stream("copies 1 and 2 back, implied", 4080, 10, 6, IMPLIED[0], 5, report, 9, False, True),
+            stream("copies 2 and 3 back, implied", 200, 9, 9, IMPLIED[1], 5, report, 9, False, True),
+            stream("two frames and a copy, implied", 200, 9, 9, IMPLIED[2], 7, report, 9, False, True),
+            stream("a copy and a symbol of three, told", 200, 9, 9, [[2, 1], [2, 3]], 7, report, 9, False),
+            stream("three symbols of 40 ms frames", 4080, 10, 6, [[1, 4], [1, 4], [1, 4]], 10, report, 9, False),
             stream("60 ms", 3, 11, 16, [[16, 15]], 3, report, 1, False),
             stream("whole packets of 40 ms", 5, 4, 16, [[1, 1]], 3, report, 1, False),
         ],

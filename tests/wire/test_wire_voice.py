@@ -114,7 +114,7 @@ def test_each_configuration_says_how_long_its_frames_are_or_is_refused() -> None
         if form >> 3 in lasts:
             packet = decode_voice(data)
             assert (packet.config, packet.slots) == (form >> 3, lasts[form >> 3])
-            assert (len(packet.covers), packet.inband) == ((0, 0, 1, 2, 3, 2, 2, 3)[form & 7], form & 7 == 1)
+            assert (len(packet.covers), packet.inband) == ((0, 0, 1, 2, 3, 2, 2, 2)[form & 7], form & 7 == 1)
         else:
             with pytest.raises(BadPacket, match="form"):
                 decode_voice(data)
