@@ -1,7 +1,8 @@
 """The real sender and receiver for the benches, and other ways to repair losses to compare with the policy.
 
 Variants: `policy` is what meshcall does.  `copies:1,3` copies of the frames so far back; `rlc:4` or `rlc:4+8` symbols
-over so many frames, one each; `inband` LBRR alone; `none`.  `rlc:4,inband` combines.  All at the same bits per second.
+over so many frames, one each; `inband` LBRR alone; `none`.  `rlc:4;inband` combines, for repairs.py only: no packet has
+both.  All at the same bits per second.
 """
 
 from __future__ import annotations
