@@ -17,7 +17,7 @@ RTT_UNKNOWN_SECONDS = 1.0
 """How long the first answer may take."""
 RTT_MARGIN_LEAST_SECONDS = 0.03
 RTT_TIMEOUT_MOST_SECONDS = 2.0
-NARROW_SLACK_SECONDS = 0.4
+NARROW_SLACK_SECONDS = 0.8
 """On a line that is full an answer may take so much longer: it waits in the queue that our frames make."""
 STREAM_FRAMES_LEAST = 5
 """Frames heard in a row before silence means something."""
@@ -68,8 +68,8 @@ class Health:
 
     __slots__ = (
         "_deviation", "_gap", "_loss", "_loss_at", "_missed", "_missed_since", "_outstanding", "_report", "_report_at",
-        "_rttvar", "_silence", "_stream", "_suspect_until", "credit", "frame_at", "heard_at", "is_lost", "observed",
-        "path", "probed_at", "rtt", "sent_at", "since", "slack", "socket", "tries", "verified",
+        "_rttvar", "_silence", "_stream", "_suspect_until", "_trips", "credit", "frame_at", "heard_at", "is_lost",
+        "observed", "path", "probed_at", "rtt", "sent_at", "since", "slack", "socket", "tries", "verified",
     )  # fmt: skip
 
     def __init__(self, now: float, path: Path, socket: int = 0) -> None:
@@ -84,6 +84,7 @@ class Health:
         """Seconds more that an answer may take: what the line's own queue may grow by."""
         self.rtt: float | None = None
         """Smoothed, seconds (RFC 6298)."""
+        self._trips: tuple[float, ...] = ()
         self._loss = 0.0
         self._loss_at = now
         self.heard_at: float | None = None
@@ -121,6 +122,17 @@ class Health:
         self.probed_at = now
         self.tries += 1
 
+    def moved(self, until: float) -> None:
+        """We are in another network: what was learnt of our side is void, and the path is doubted so long."""
+        self.socket = 0
+        self.tries = 0
+        self.observed = None
+        self.doubt(until)
+
+    def postponed(self, now: float) -> None:
+        """A probe was due, but the line has no room for it: it is as if it had been sent, and does not count."""
+        self.probed_at = now
+
     def answered(self, now: float, nonce: bytes, rtt: float) -> None:
         """The answer to a probe came back by this path, `rtt` seconds after it was sent."""
         self.verified = True
@@ -130,6 +142,7 @@ class Health:
         self.tries = self._missed = 0
         self._suspect_until = 0.0
         self.heard_at = now
+        self._trips = (*self._trips[-1:], rtt)
         in_time = self._outstanding.pop(nonce, None) is not None
         self._lose(now, -self.loss(now) * in_time)
         # an answer means: whatever was asked before it and is still open is no sign of death
@@ -200,6 +213,10 @@ class Health:
         if self.rtt is None:
             return RTT_UNKNOWN_SECONDS
         return min(self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS) + self.slack, RTT_TIMEOUT_MOST_SECONDS)
+
+    def trip(self) -> float | None:
+        """The lesser of the two newest round trips: a queue shows in both, a stall in one.  None: unknown."""
+        return min(self._trips, default=None)
 
     def silence(self) -> float | None:
         """After how many seconds without a frame something is wrong; None: no stream is expected."""

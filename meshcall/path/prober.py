@@ -37,6 +37,7 @@ from meshcall.path.punch import common_moment, hard_target, probeable
 from meshcall.path.punching import Punching
 from meshcall.path.rhythm import Place, next_probe, retry_pause
 from meshcall.path.table import PATHS_MAX, Table
+from meshcall.path.thrift import HELD_SECONDS, Thrift
 from meshcall.wire.path import (
     KIND_ANSWER,
     KIND_PROBE,
@@ -68,8 +69,6 @@ ROAM_SECONDS = 1.0
 CREDIT_MAX = 64
 """Frames that may go by a path not yet proved, one for each that came by it."""
 FRAME_RECENT_SECONDS = 0.5
-HELD_SECONDS = 2.0
-"""More birthday probing waits so long after our line was found wide: until the other side knows it of its own."""
 LOOK_SECONDS = 0.25
 """Before punching anew: others are asked how they see us, and answer in this time."""
 
@@ -105,12 +104,12 @@ class Prober:
         self._now = now
         self._life = life
         self._first = path
-        self._table = Table(rng, budget, self.outbox, self.counters)
+        self._thrift = Thrift(now)
+        self._table = Table(rng, budget, self.outbox, self.counters, self._thrift)
         self._paths = self._table.paths
-        self._punching = Punching(rng, budget)
+        self._punching = Punching(rng, budget, self._thrift)
         self._exchange = Exchange(now, self.messages, self.counters, trust, candidates, ports)
         self._active_at: float | None = None
-        self._is_narrow = False
         self._double_until = 0.0
         self._overlap: Path | None = None
         self._suspected: Path | None = None
@@ -205,10 +204,7 @@ class Prober:
         self._double_until = now + ROAM_SECONDS
         self._retries = 0
         for health in list(self._paths.values()):
-            health.socket = 0
-            health.tries = 0
-            health.observed = None
-            health.doubt(now + ROAM_SECONDS)
+            health.moved(now + ROAM_SECONDS)
             self._table.probe(now, health)
         self.events.append(OutsideWanted())
         self._exchange.tell(now, asks=True)
@@ -264,16 +260,21 @@ class Prober:
             self._paths[path].sent_at = now
         return tuple(paths)
 
+    @property
+    def round_trip(self) -> float | None:
+        """Of the best path in the last seconds, not smoothed."""
+        return None if self.best is None else self._paths[self.best].trip()
+
     def expect_stream(self, now: float) -> None:
         """Frames of a call are about to go out, and what the line carries is not known yet."""
+        self._thrift.is_call = True
         if self._active_at is None:
             self._set_narrow(now, True)
 
     def status(self, now: float) -> ProberStatus:
         """A snapshot, the best path first."""
         shown = self._table.show(now, self.best, self.second)
-        tactic = self._punching.tactic.value
-        return ProberStatus(shown, self._reason, tactic, self._life.safe(), dict(self.counters))
+        return ProberStatus(shown, self._reason, self._punching.tactic.value, self._life.safe(), dict(self.counters))
 
     # Time
 
@@ -289,12 +290,11 @@ class Prober:
         for health in list(self._paths.values()):
             due = self._next_probe(now, health)
             if due is not None and due <= now + CLOCK_GRAIN_SECONDS:
-                self._table.probe(now, health)
+                self._table.probe(now, health, is_best=health.path == self.best)
         for step in self._punching.due(now):
             self._has_sockets = self._has_sockets or step.socket > 0
             self._table.send(now, direct(step.endpoint), step.socket, low_ttl=step.low_ttl)
-        until = self._punching.sockets_until
-        if until is not None and until <= now:
+        if (until := self._punching.sockets_until) is not None and until <= now:
             self._close_sockets(kept=tuple(health.socket for health in self._paths.values() if health.socket))
         if self._exchange.tell_at is not None and self._exchange.tell_at <= now:
             self._exchange.tell(now, asks=True)
@@ -372,13 +372,13 @@ class Prober:
             place = Place.SECOND
         return next_probe(
             now, health, place, is_active=is_active, is_doubt=self._suspected is not None,
-            life=self._life, has_spare=self.second is not None, is_narrow=self._is_narrow,
+            life=self._life, has_spare=self.second is not None, is_narrow=self._thrift.is_on,
         )  # fmt: skip
 
     def _set_narrow(self, now: float, is_narrow: bool) -> None:
-        if is_narrow is self._is_narrow:
+        if is_narrow is self._thrift.is_on:
             return
-        self._is_narrow = is_narrow
+        self._thrift.is_on = is_narrow
         for health in self._paths.values():
             health.slack = NARROW_SLACK_SECONDS if is_narrow else 0.0
         if self._punching.is_held and not is_narrow:
@@ -468,7 +468,7 @@ class Prober:
         target = None if is_direct else hard_target(peer, local)
         rtt = self._rtt()
         go = common_moment(now, self._exchange.told_at, rtt)
-        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target, is_narrow=self._is_narrow)
+        self._punching.begin(now, go, rtt, endpoints, mine, peer.ports, target)
 
     def _meet_relays(self, now: float, *kinds: Kind) -> None:
         for path in relays_named(self._exchange.peer.candidates, self._exchange.local, kinds):

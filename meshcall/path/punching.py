@@ -11,6 +11,7 @@ from meshcall.path.budget import ProbeBudget
 from meshcall.path.punch import (
     BIRTHDAY_AFTER_SECONDS,
     SOCKETS_LIFE_SECONDS,
+    SOCKETS_LIFE_SECONDS_CALL,
     SPRAY_AFTER_SECONDS,
     Step,
     Tactic,
@@ -20,6 +21,7 @@ from meshcall.path.punch import (
     spray,
     tactic,
 )
+from meshcall.path.thrift import Thrift
 from meshcall.wire.path import Ports
 
 if TYPE_CHECKING:
@@ -46,22 +48,25 @@ class Punching:
         "_is_planned",
         "_rng",
         "_steps",
+        "_thrift",
         "is_held",
         "sockets_until",
         "tactic",
     )
 
-    def __init__(self, rng: Random, budget: ProbeBudget) -> None:
+    def __init__(self, rng: Random, budget: ProbeBudget, thrift: Thrift) -> None:
         self.tactic = Tactic.NONE
         self.sockets_until: float | None = None
         """When extra sockets are to be closed; None: there are none."""
         self._rng = rng
         self._budget = budget
+        self._thrift = thrift
         self._steps: list[Step] = []
         self._birthdays = 0
         self._birthday_at: float | None = None
         self._is_planned = False
         self.is_held = False
+        """Birthday probing was due, and waits until the line is known to be wide."""
         self._guessed = b""
         """The address at which ports were guessed last."""
 
@@ -74,13 +79,10 @@ class Punching:
         mine: Ports,
         theirs: Ports,
         target: Endpoint | None,
-        *,
-        is_narrow: bool = False,
     ) -> None:
         """Plan anew: `endpoints` are what is probed; `target` is where the peer's NAT is seen, None for nothing hard.
 
-        `go` is the common moment, `rtt` the session's round trip in seconds.  `is_narrow`: no birthday probing but
-        the first, as it would fill the line for seconds; `is_held` then says that there was a reason for it.
+        `go` is the common moment, `rtt` the session's round trip in seconds.
         """
         steps = ordinary(now, go, endpoints)
         chosen = Tactic.NONE if target is None else tactic(mine.mapping, theirs.mapping)
@@ -88,18 +90,18 @@ class Punching:
             steps += guesses(go, theirs, is_again=self._guessed == theirs.address)
             self._guessed = theirs.address
         elif chosen is not Tactic.NONE:
-            self.is_held = is_narrow and self._birthdays > 0
-            if self.is_held or not self._may_birthday(now):
+            if not self._may_birthday(now):
                 chosen = Tactic.NONE
             else:
                 self._is_planned = True
                 start = go + rtt + BIRTHDAY_AFTER_SECONDS
+                is_call = self._thrift.is_call
                 if chosen is Tactic.OPEN:
                     assert target is not None
-                    steps += opened(start, target)
-                    self.sockets_until = start + SOCKETS_LIFE_SECONDS
+                    steps += opened(start, target, is_call=is_call)
+                    self.sockets_until = start + (SOCKETS_LIFE_SECONDS_CALL if is_call else SOCKETS_LIFE_SECONDS)
                 else:
-                    steps += spray(start + SPRAY_AFTER_SECONDS, theirs, self._rng)
+                    steps += spray(start + SPRAY_AFTER_SECONDS, theirs, self._rng, is_call=is_call)
         # a birthday that is under way goes on when the peer says something new but stays where it is
         there = None if target is None else target[:-2]
         under_way = [
@@ -124,8 +126,17 @@ class Punching:
         self._guessed = b""
 
     def due(self, now: float) -> Iterator[Step]:
-        """The packets whose time has come and that the budget allows."""
+        """The packets whose time has come and that budget and line allow.
+
+        Birthday probing would fill a narrow line for seconds: it is dropped there, and `is_held` says so.
+        """
         while self._steps and self._steps[0].at <= now:
+            if self._steps[0].birthday and self._thrift.is_on:
+                self._steps = sorted(step for step in self._steps if not step.birthday)
+                self._is_planned, self.is_held = False, True
+                continue
+            if not (self._steps[0].birthday or self._steps[0].low_ttl or self._thrift.take(now)):
+                return
             step = heapq.heappop(self._steps)  # a sorted list is a heap
             if self._budget.take(now, step.endpoint, birthday=step.birthday):
                 if step.birthday and self._is_planned:  # what never begins is not counted
@@ -136,7 +147,7 @@ class Punching:
 
     def next_at(self) -> float | None:
         """When the next packet is due."""
-        return self._steps[0].at if self._steps else None
+        return max(self._steps[0].at, self._thrift.next_at()) if self._steps else None
 
     def _may_birthday(self, now: float) -> bool:
         if self._birthdays >= BIRTHDAYS_MAX:

@@ -67,6 +67,8 @@ def next_probe(
         if health.tries >= SILENT_PROBES:
             return None
         return last + SILENT_SECONDS * 2.0 ** min(health.tries, SILENT_PROBES)
+    if state is State.SUSPECT and place is Place.BEST and is_narrow:
+        return last + STREAM_PROBE_SECONDS  # its answer is late because the line is full
     if state is State.SUSPECT:
         return last + factor * (DOUBT_PROBE_SECONDS if health.tries < DOUBT_PROBES else DOUBT_SLOW_SECONDS)
     if not is_active:

@@ -11,6 +11,7 @@ from meshcall.path.events import Frame, PathStatus
 from meshcall.path.health import CLOCK_GRAIN_SECONDS, Health, State
 from meshcall.path.paths import Path, endpoint_of
 from meshcall.path.rhythm import check_back
+from meshcall.path.thrift import NARROW_PROBES_KEPT, Thrift
 from meshcall.wire.path import KIND_PROBE, NONCE_BYTES, Probe, encode_probe
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ class Asked(NamedTuple):
 class Table:
     """Paths and nonces, both bounded."""
 
-    __slots__ = ("_budget", "_nonces", "_rng", "counters", "is_deaf", "outbox", "paths")
+    __slots__ = ("_budget", "_nonces", "_rng", "_thrift", "counters", "is_deaf", "outbox", "paths")
 
-    def __init__(self, rng: Random, budget: ProbeBudget, outbox: list[Frame], counters: Counter[str]) -> None:
+    def __init__(
+        self, rng: Random, budget: ProbeBudget, outbox: list[Frame], counters: Counter[str], thrift: Thrift
+    ) -> None:  # fmt: skip
         self.paths: dict[Path, Health] = {}
         self.outbox = outbox
         self.counters = counters
@@ -48,6 +51,7 @@ class Table:
         """A stream was heard and has stopped on all paths: probes say so."""
         self._rng = rng
         self._budget = budget
+        self._thrift = thrift
         self._nonces: dict[bytes, Asked] = {}
 
     def meet(self, now: float, path: Path, socket: int, kept: Collection[Path | None]) -> Health | None:
@@ -68,8 +72,11 @@ class Table:
             health.socket = socket
         return health
 
-    def probe(self, now: float, health: Health) -> None:
-        """Probe a path; where it is not proved, as the budget allows."""
+    def probe(self, now: float, health: Health, *, is_best: bool = False) -> None:
+        """Probe a path; where it is not proved, as the budget allows; where it is not the best, as the line does."""
+        if not is_best and not self._thrift.take(now, NARROW_PROBES_KEPT):
+            health.postponed(now)
+            return
         if not health.verified and not self._budget.take(now, endpoint_of(health.path)):
             health.skipped(now)
             return

@@ -14,7 +14,9 @@ from meshcall.path.budget import ProbeBudget
 from meshcall.path.candidates import Trust
 from meshcall.path.events import PathChosen, PathLost
 from meshcall.path.paths import endpoint_of, is_relayed
+from meshcall.path.punch import PROBE_SECONDS_CALL, SOCKET_SECONDS_CALL
 from meshcall.path.punching import Punching
+from meshcall.path.thrift import NARROW_PROBES_BURST, NARROW_PROBES_KEPT, NARROW_PROBES_PER_SECOND, Thrift
 from meshcall.wire.path import Mapping, Ports
 from tests.path.nat_box import KINDS
 from tests.path.nat_world import Device, Relay, World, box, home, meet, pair
@@ -196,32 +198,71 @@ def test_a_narrow_line_gets_one_copy_and_few_probes_whatever_is_lost() -> None:
     assert sent[1] < 1.1
 
 
-def test_the_first_spray_of_ports_waits_for_nothing_and_others_until_the_line_is_known_to_be_wide() -> None:
-    """On most lines the first one brings a direct path in a second or two; on a narrow one it costs as much sound."""
+def test_a_spray_of_ports_waits_until_the_line_is_known_to_be_wide_and_is_slow_beside_voice() -> None:
+    """At full speed it takes 220 kbit/s for three seconds, on whatever line the call has."""
     world, a, b = pair("symmetric", "portrestricted")
     for each in (a, b):
         each.is_narrow = True
-        each.talk(world.now + 30)
+        each.talk(world.now + 60)
     world.run(world.now + 5)
+    assert not a.is_direct() and not b.is_direct()
+    assert a.prober is not None and b.prober is not None
+    probes = [each.prober.counters["probes"] for each in (a, b) if each.prober is not None]
+    assert max(probes) < 5 * NARROW_PROBES_PER_SECOND + NARROW_PROBES_BURST + 15
+    for each in (a, b):
+        each.is_narrow = False
+    before = world.now
+    world.run(before + 3)
+    sprayed = sum(each.prober.counters["probes"] for each in (a, b) if each.prober is not None) - sum(probes)
+    assert sprayed < 3 * (1 / PROBE_SECONDS_CALL + 1 / SOCKET_SECONDS_CALL) + 60
+    world.run(before + 30)
     assert a.is_direct() and b.is_direct()
 
+
+def test_birthday_probing_is_dropped_where_the_line_turns_out_narrow() -> None:
     target = endpoint("203.0.113.5", 4000)
     mine, theirs = Ports(Mapping.INDEPENDENT), Ports(Mapping.RANDOM, target[:4], low=1024, high=65535)
-    punching = Punching(Random(1), ProbeBudget(0.0))
+    thrift = Thrift(0.0)
+    punching = Punching(Random(1), ProbeBudget(0.0), thrift)
 
-    def sprayed(now: float, *, is_narrow: bool) -> int:
-        punching.begin(now, now, 0.1, (), mine, theirs, target, is_narrow=is_narrow)
-        count = 0
-        for tick in range(100):
-            count += sum(step.birthday for step in punching.due(now + tick / 10))
-        return count
+    def sprayed(now: float) -> int:
+        punching.begin(now, now, 0.1, (), mine, theirs, target)
+        return sum(step.birthday for tick in range(100) for step in punching.due(now + tick / 10))
 
-    assert sprayed(0.0, is_narrow=True) > 100
+    assert sprayed(0.0) > 100
     assert not punching.is_held
-    assert sprayed(1000.0, is_narrow=True) == 0
+    thrift.is_on = True
+    assert sprayed(1000.0) == 0
     assert punching.is_held
-    assert sprayed(2000.0, is_narrow=False) > 100
-    assert not punching.is_held
+    assert punching.next_at() is None
+
+
+def test_on_a_narrow_line_punching_takes_its_time() -> None:
+    thrift = Thrift(0.0)
+    thrift.is_on = True
+    punching = Punching(Random(1), ProbeBudget(0.0), thrift)
+    endpoints = [endpoint(f"203.0.113.{n}", 4000) for n in range(1, 5)]
+    punching.begin(0.0, 0.01, 0.1, endpoints, Ports(Mapping.INDEPENDENT), Ports(Mapping.INDEPENDENT), None)
+    sent = []
+    now: float | None = 0.0
+    while now is not None and now < 5:
+        sent += [(now, step.low_ttl) for step in punching.due(now)]
+        now = punching.next_at()
+    probes = [at for at, low_ttl in sent if not low_ttl]
+    assert len([at for at in probes if at < 0.02]) == len(endpoints), "each is tried at once"
+    assert len(probes) <= NARROW_PROBES_BURST + 5 * NARROW_PROBES_PER_SECOND
+    assert len(sent) - len(probes) == len(endpoints), "what ends before the line counts for nothing"
+
+
+def test_probes_saved_up_are_kept_for_a_direct_path() -> None:
+    thrift = Thrift(0.0)
+    assert all(thrift.take(0.0) for _ in range(1000)), "a wide line is not counted"
+    thrift.is_on = True
+    assert sum(thrift.take(0.0, NARROW_PROBES_KEPT) for _ in range(20)) == NARROW_PROBES_BURST - NARROW_PROBES_KEPT
+    assert sum(thrift.take(0.0) for _ in range(20)) == NARROW_PROBES_KEPT
+    due = thrift.next_at()
+    assert due == pytest.approx(1 / NARROW_PROBES_PER_SECOND)
+    assert thrift.take(due) and not thrift.take(due)
 
 
 def test_one_who_only_listens_is_still_left_for_a_working_path() -> None:

@@ -392,7 +392,13 @@ def test_on_a_full_line_probes_are_rare_and_patient() -> None:
     )
     assert usual is not None
     assert full is not None
-    assert full - now == pytest.approx(rhythm.NARROW_FACTOR * (usual - now))
+    assert usual - now == pytest.approx(rhythm.DOUBT_PROBE_SECONDS)
+    assert full - now == pytest.approx(rhythm.STREAM_PROBE_SECONDS), "its answer is late because the line is full"
+    other = next_probe(
+        now, health, Place.SECOND, is_active=True, is_doubt=True, life=MappingLife(), has_spare=True, is_narrow=True
+    )
+    assert other is not None
+    assert other - now == pytest.approx(rhythm.NARROW_FACTOR * rhythm.DOUBT_PROBE_SECONDS)
     health.rtt = 0.05
     patience = health.timeout()
     health.slack = 0.4
