@@ -85,6 +85,8 @@ class Dht:
         self._joined = False
         self._vote_at = now
         self._upkeep_at = now
+        self.is_paused = False
+        """The line is needed for something else: no upkeep of the tables, and no answers to strangers."""
 
     # The five members
 
@@ -117,7 +119,9 @@ class Dht:
                 self.client.slow(now, request)
         if self._joining:
             self._check_joined()
-        if now >= self._upkeep_at:
+        if now >= self._upkeep_at and self.is_paused:
+            self._upkeep_at = now + TICK_SECONDS
+        elif now >= self._upkeep_at:
             self._maintain(now)
 
     def next_wake(self) -> float | None:
@@ -293,8 +297,8 @@ class Dht:
             self._tell_reachable()
         if message.get(b"ro") != 1:
             self.tables[family].hear(sender, source)
-        if self._reach.read_only:
-            self.server.count("query while read-only")
+        if self._reach.read_only or self.is_paused:
+            self.server.count("query while read-only" if self._reach.read_only else "query while paused")
             return
         data = self.server.answer(now, source, transaction, message, size)
         if data:

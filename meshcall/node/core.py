@@ -39,7 +39,6 @@ from meshcall.peers.core import Peers
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.station import RelayPlan, Station
 from meshcall.record.entry import entry_of
-from meshcall.record.events import PublishFailed, RecordPublished
 from meshcall.record.publisher import Publisher
 from meshcall.record.resolver import Resolver
 from meshcall.relay.discovery import Announce, FindPeers
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
 SETTLE_SECONDS = 1.5
 """After a change of network a record with direct addresses waits so long for others to say how they see us."""
 _DETOUR = bytes([detour.MAGIC])
+HELD_SECONDS = 1.0
+"""What waits for a call on a narrow line is thought of so often."""
 RECOVER_SECONDS = 10.0
 """After a publication that nobody answered, a sign of life from the network leads to another, if so much has passed."""
 
@@ -98,7 +99,6 @@ class Node:
         self._mapped: tuple[Endpoint, ...] = ()
         self._publisher: Publisher | None = None
         self._republish_at: float | None = None
-        self._failed_at: float | None = None
         self._lookups = Lookups(suite)
         self._is_barred = False
         self.carrier.offer(now, self._plan.homes)
@@ -116,9 +116,9 @@ class Node:
                     self._settle(now)
             return
         self.dht.receive(now, source, data)
-        if self._failed_at is not None and now - self._failed_at >= RECOVER_SECONDS and self._publisher is not None:
-            self._failed_at = None  # the network speaks again: no need to sit out a long pause
-            self._publisher.publish_now(now, self.unix_time(now))
+        publisher = self._publisher
+        if publisher is not None and publisher.unheard_at is not None and now - publisher.unheard_at >= RECOVER_SECONDS:
+            publisher.publish_now(now, self.unix_time(now))  # the network speaks again: no need to sit out a long pause
         self._settle(now)
 
     def receive_lan(self, now: float, source: Endpoint, data: bytes) -> None:
@@ -150,21 +150,19 @@ class Node:
     def wake(self, now: float) -> None:
         """Do what time has made due."""
         self._now = now
+        self.dht.is_paused = is_held = self._is_held(now)
         self.carrier.wake(now)
-        due = self.dht.next_wake()
-        if due is not None and due <= now:
+        if (due := self.dht.next_wake()) is not None and due <= now:
             self.dht.wake(now)
         unix_time = self.unix_time(now)
-        if self._publisher is not None:
+        if self._publisher is not None and not is_held:
             if self._republish_at is not None and self._republish_at <= now:
                 self._republish(now)
             self._publisher.wake(now, unix_time)
         for resolver in self._lookups.resolvers:
             resolver.wake(now, unix_time)
-        if self.station is not None:
-            due = self.station.next_wake()
-            if due is not None and due <= now:
-                self.station.wake(now)
+        if self.station is not None and (due := self.station.next_wake()) is not None and due <= now:
+            self.station.wake(now)
         if self._finder is not None:
             self._finder.wake(now)
         self._settle(now)
@@ -179,9 +177,15 @@ class Node:
         self._is_stirred = False
         if self.station is not None:
             self.station.calm()
-        parts = (self.dht, self._publisher, self.station, self._finder, *self._lookups.resolvers)
+        is_held = self._is_held(self._now)
+        parts = (self.dht, None if is_held else self._publisher, self.station, self._finder, *self._lookups.resolvers)
         times = [part.next_wake() for part in parts if part is not None]
-        return earliest(self.carrier.next_wake(self._now), self._republish_at, *times)
+        times.append(self._now + HELD_SECONDS if is_held else self._republish_at)
+        return earliest(self.carrier.next_wake(self._now), *times)
+
+    def _is_held(self, now: float) -> bool:
+        """Whether a call needs all that the line carries: records and tables can wait."""
+        return self.station is not None and self.station.peers.narrow.holds(now)
 
     # Time
 
@@ -457,11 +461,6 @@ class Node:
             if is_over:
                 self.cancel_lookup(number)  # what the DHT still does for it serves nobody
         if self._publisher is not None and self._publisher.events:
-            for said in self._publisher.events:
-                if isinstance(said, PublishFailed) and said.unheard:
-                    self._failed_at = now
-                elif isinstance(said, RecordPublished):
-                    self._failed_at = None
             self.events.extend(self._publisher.events)
             self._publisher.events.clear()
         return bool(events or answers)

@@ -35,6 +35,7 @@ from meshcall.peers.events import (
     Reached,
     TalkMessage,
 )  # fmt: skip
+from meshcall.peers.narrow import NarrowLine
 from meshcall.peers.peer import Peer
 from meshcall.peers.policy import PeerPolicy
 from meshcall.peers.reach import Reaches
@@ -104,6 +105,7 @@ class Peers:
             self.links, self.events, own_static=device.public, families=families, lan=policy.lan
         )  # fmt: skip
         self._lease_dials: set[int] = set()
+        self.narrow = NarrowLine(now)
         self._due = Due()
 
     # Reaching somebody
@@ -161,6 +163,7 @@ class Peers:
         """
         if (peer := self._peers.get(link)) is None:
             return ()
+        self.narrow.said(now, is_narrow=is_narrow)
         paths = self._send_frame(now, link, peer, FRAME_VOICE, data, once=once, is_narrow=is_narrow)
         self._settle(now)
         return paths
@@ -171,10 +174,13 @@ class Peers:
         if (peer := self._peers.get(link)) is not None and peer.prober is not None:
             peer.prober.expect_stream(now)
 
+    def round_trip(self, link: int) -> float | None:
+        """Of the best path of a link in the last seconds, not smoothed."""
+        return None if (peer := self._peers.get(link)) is None or peer.prober is None else peer.prober.round_trip
+
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share (0 to 1) of voice packets that the other side of a link did not get."""
-        peer = self._peers.get(link)
-        if peer is not None and peer.prober is not None and peer.prober.best is not None:
+        if (peer := self._peers.get(link)) is not None and peer.prober is not None and peer.prober.best is not None:
             peer.prober.report_loss(now, peer.prober.best, loss)
             self._drain(now, link, peer.prober)
 
@@ -215,8 +221,7 @@ class Peers:
 
         Raises UsageError where there is no such link.
         """
-        peer = self._peers.get(link)
-        if peer is None:
+        if (peer := self._peers.get(link)) is None:
             raise UsageError(f"there is no open link {link}")
         peer.ask(now, number & NUMBER_MAX)
         paths = self._send_frame(now, link, peer, FRAME_ECHO_ASK, encode_echo(number & NUMBER_MAX, size))
@@ -225,8 +230,7 @@ class Peers:
 
     def trust(self, now: float, link: int, trust: Trust) -> None:
         """What the other side of a link may learn from now on: a call was accepted, or ended."""
-        peer = self._peers.get(link)
-        if peer is not None:
+        if (peer := self._peers.get(link)) is not None:
             peer.trust = trust
             if peer.prober is not None:
                 peer.prober.set_trust(now, trust)
@@ -278,13 +282,11 @@ class Peers:
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
-        due = self.links.next_wake()
-        if due is not None and due <= now:
+        if (due := self.links.next_wake()) is not None and due <= now:
             self.links.wake(now)
         self.reaches.wake(now)
         for link in self._due.pop(now):
-            peer = self._peers.get(link)
-            if peer is not None and peer.prober is not None:
+            if (peer := self._peers.get(link)) is not None and peer.prober is not None:
                 peer.prober.wake(now)
                 self._drain(now, link, peer.prober)
         self._settle(now)
@@ -305,14 +307,11 @@ class Peers:
         self.links.stirred |= not (isinstance(event, Frame) and event.kind == FRAME_VOICE)
         if isinstance(event, Established):
             self._established(now, event)
-            return
-        if isinstance(event, Closed):
+        elif isinstance(event, Closed):
             self._closed(now, event)
-            return
-        peer = self._peers.get(event.link)
-        if peer is None:
-            return
-        if isinstance(event, Frame):
+        elif (peer := self._peers.get(event.link)) is None:
+            pass  # it was closed here meanwhile
+        elif isinstance(event, Frame):
             self._frame(now, peer, event)
         elif isinstance(event, Message):
             self._message(now, peer, event)
@@ -354,6 +353,7 @@ class Peers:
             prober.heard(now, event.path, self._socket(link))
         try:
             if kind == FRAME_VOICE:
+                self.narrow.heard(now)
                 if link in self.voice_links:
                     self.events.append(event)
                 else:

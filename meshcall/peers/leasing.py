@@ -13,7 +13,7 @@ from meshcall.core import Endpoint, earliest
 from meshcall.handshake.dial import DialError
 from meshcall.path.paths import direct, stream
 from meshcall.relay.discovery import SHARDS, SHARDS_SAMPLED, FindPeers, RelaySearch
-from meshcall.relay.holder import CandidatesWanted, Dial, HangUp, LeasesChanged, RelayHolder, RelayLost
+from meshcall.relay.holder import PAUSED_SECONDS, CandidatesWanted, Dial, HangUp, LeasesChanged, RelayHolder, RelayLost
 from meshcall.relay.places import Place
 from meshcall.wire.path import Candidate, Kind
 
@@ -101,6 +101,7 @@ class Leasing:
         """A path may have failed, perhaps because our NAT forgot us, for relays too: make sure of all leases."""
         if now - self._looked_at >= LOOK_AGAIN_SECONDS:
             self._looked_at = now
+            self.holder.is_paused = self._peers.narrow.holds(now)
             self.holder.network_changed(now)
 
     def set_tcp(self, now: float, tcp: bool) -> None:
@@ -125,9 +126,12 @@ class Leasing:
 
     def wake(self, now: float) -> None:
         """Do what time has made due."""
+        self.holder.is_paused = self._peers.narrow.holds(now)
         self.holder.wake(now)
         self.search.wake(now)
-        if self._search_at is not None and self._search_at <= now:
+        if self._search_at is not None and self._search_at <= now and self.holder.is_paused:
+            self._search_at = now + PAUSED_SECONDS
+        elif self._search_at is not None and self._search_at <= now:
             self._search_at = None
             self.search.search(now, list(self._known), SHARDS if self._everywhere else SHARDS_SAMPLED, self._homes)
         if self._rotate_at <= now:

@@ -138,6 +138,8 @@ class Publisher:
         self._last_tag = 0
         self._clock = (now, unix_time)
         self._look_again: float | None = None
+        self.unheard_at: float | None = None
+        """When a publication failed because nobody answered, and none has gone well since."""
 
     # Commands
 
@@ -168,6 +170,7 @@ class Publisher:
 
     def publish_now(self, now: float, unix_time: float) -> None:
         """Publish everything at once: the network is back or another one.  Operations in hand are given up."""
+        self.unheard_at = None
         self._follow_clock(now, unix_time)
         for place, slot in enumerate(self._slots.values()):
             slot.failures = slot.thin = 0
@@ -285,6 +288,7 @@ class Publisher:
             slot.stored = event.stored
             slot.put_at = now
             slot.confirmed = False
+            self.unheard_at = None
             self.events.append(RecordPublished(slot.period, slot.item.seq, event.stored))
             if slot.version == self._version:
                 slot.tag = -1
@@ -398,6 +402,7 @@ class Publisher:
         slot.failures += 1
         slot.failure = reason
         slot.version = -1
+        self.unheard_at = now if unheard else self.unheard_at
         self.events.append(PublishFailed(slot.period, reason, pause, unheard))
         self._wait(slot, now + pause)
 

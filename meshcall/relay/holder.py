@@ -36,6 +36,8 @@ ANSWER_SECONDS = 1.0
 RETURN_SECONDS = 6.0
 """So long a relay that was lost is tried again before its leases are given up."""
 RETURN_EVERY_SECONDS = 0.5
+PAUSED_SECONDS = 1.0
+"""While paused, a relay that is to be dialled is thought of so often."""
 DIAL_SECONDS = 5.0
 RENEW_SHARE = 0.5
 """Share of a lease's life after which it is renewed."""
@@ -109,6 +111,8 @@ class RelayHolder:
         self.events: list[HolderEvent] = []
         self.counters: Counter[str] = Counter()
         self.check_seconds = CHECK_SECONDS
+        self.is_paused = False
+        """The line has no room for handshakes now: relays that are lost are dialled later, and their leases kept."""
         self._rng = rng
         self._wanted = wanted
         self._tcp = tcp
@@ -352,7 +356,7 @@ class RelayHolder:
         if len(self._seats) < self._wanted:
             # whoever is back already was thought of at the last wake
             back = (not_before for not_before, _ in self._away.values() if not_before > self._woken)
-            times.append(min([self._may_want_at, *back]))
+            times.append(max(min([self._may_want_at, *back]), self._woken + PAUSED_SECONDS * self.is_paused))
         return min(times, default=None)
 
     def _wake_seat(self, now: float, seat: Seat) -> None:
@@ -383,7 +387,7 @@ class RelayHolder:
 
     def _fill(self, now: float) -> None:
         """Take seats at more relays while there are too few."""
-        while len(self._seats) < self._wanted:
+        while len(self._seats) < self._wanted and not self.is_paused:
             free = [
                 each for static, each in self._candidates.items()
                 if static not in self._seats and self._away.get(static, (now, 0.0))[0] <= now
@@ -411,6 +415,9 @@ class RelayHolder:
     def _go_back(self, now: float, seat: Seat) -> None:
         """The relay lost us, or we it: dial again, with the tickets of our leases."""
         if seat.stage is Stage.DIALING:
+            return
+        if self.is_paused:
+            seat.stage, seat.nonce, seat.due = Stage.ASKING, b"", now + PAUSED_SECONDS
             return
         if seat.give_up_at is None:
             seat.give_up_at = now + RETURN_SECONDS

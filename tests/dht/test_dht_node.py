@@ -63,6 +63,22 @@ def test_an_immutable_value_is_found(settled: tuple[SmallWorld, list[Endpoint]])
     assert event.item == item
 
 
+def test_while_paused_a_node_sends_nothing_of_itself_and_goes_on_afterwards() -> None:
+    world, places = grown(20, seed=9)
+    node = world.nodes[places[3]]
+    node.is_paused = True
+    asked = world.sent[places[3]]
+    world.run(world.now + 120)
+    assert node.counters["query while paused"] > 0, "others asked"
+    assert world.sent[places[3]] == asked
+    event = got(world, places[3], b"still asks".ljust(32))
+    assert len(event.holders) == 8, "what is wanted is done"
+    node.is_paused = False
+    asked = world.sent[places[3]]
+    world.run(world.now + 120)
+    assert world.sent[places[3]] > asked
+
+
 def test_what_nobody_has_is_not_found(settled: tuple[SmallWorld, list[Endpoint]]) -> None:
     world, places = settled
     event = got(world, places[2], b"nobody".ljust(32))

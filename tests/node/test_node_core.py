@@ -16,6 +16,8 @@ from meshcall.dht.events import GetFinished
 from meshcall.errors import AddressError, UsageError
 from meshcall.identity import CERTIFICATE_LIFE_SECONDS, Identity
 from meshcall.node import LOOKUPS_MAX, LookupEvent, Node
+from meshcall.node.core import HELD_SECONDS
+from meshcall.peers.narrow import NARROW_SECONDS
 from meshcall.record.events import PublishFailed, RecordFound, RecordPublished, ResolveFinished
 from meshcall.wire.path import Kind
 from tests.calls.call_world import CallWorld
@@ -131,6 +133,25 @@ def test_an_outage_ends_with_a_publication_not_with_a_long_pause() -> None:
     back = world.now
     world.run(70)
     assert world.said(3, RecordPublished, since=back)
+
+
+def test_while_a_call_is_on_a_narrow_line_records_and_tables_wait() -> None:
+    world = _world()
+    world.person(3)
+    world.run(30)
+    narrow = world.nodes[3].people.peers.narrow
+    world.nodes[3].publish_now(world.now)
+    start = world.now
+    for _ in range(300):
+        narrow.said(world.now, is_narrow=True)
+        narrow.heard(world.now)
+        world.run(0.1)
+    assert not world.said(3, RecordPublished, since=start)
+    assert world.nodes[3].dht.is_paused
+    over = world.now
+    world.run(HELD_SECONDS + NARROW_SECONDS + 3)
+    assert world.said(3, RecordPublished, since=over)
+    assert not world.nodes[3].dht.is_paused
 
 
 def test_publication_waits_for_the_network() -> None:

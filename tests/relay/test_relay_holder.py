@@ -77,6 +77,24 @@ def test_a_dead_relay_is_replaced() -> None:
     assert all(world.reaches(lease) for lease in world.leases)
 
 
+def test_while_paused_nothing_is_dialled_and_leases_are_kept_named() -> None:
+    """A handshake is half a second of a line of 24 kbit/s, and a call is on it."""
+    world = held()
+    leases, dials = world.leases, world.dials
+    world.holder.is_paused = True
+    for number in (1, 2, 3):
+        world.start_relay(number)  # all have forgotten us
+    world.run(60)
+    assert world.dials == dials
+    assert world.leases == leases
+    assert not any(isinstance(event, RelayLost) for event in world.events)
+    world.holder.is_paused = False
+    world.run(3)
+    assert world.dials == dials + 2
+    assert world.leases == leases
+    assert all(world.reaches(lease) for lease in leases)
+
+
 def test_a_relay_that_shuts_down_says_so_and_is_left_within_seconds() -> None:
     world = held()
     dead = next(number for number in (1, 2, 3) if key(number) == world.leases[0].relay)
