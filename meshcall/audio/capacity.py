@@ -1,36 +1,30 @@
-"""How much a path carries, in coarse steps, out of the delay and the loss that the receiver reports.
+"""How much a path carries, in coarse steps, out of the queue and the loss that the receiver reports.
 
 Down within about a second when a queue builds up, by as much as its growth says; up step by step while nothing
-queues, and not for long to a step that failed.  Loss without a queue lowers the rate only where a trial shows, twice,
-that there is less of it at a lower rate: random loss is for the repair, not for the rate.  Delay that does not fall
-when the rate does is not ours: it becomes the new floor.  Reasons and constants: docs/voice.md.
+queues, and not for long to a step that failed.  Delay that does not fall when the rate does is not ours: it becomes
+the new floor.  How a call begins is in `climb`, what loss without a queue means in `loss_trials`, whether there is room
+to send twice in `copies`.  Reasons and constants: docs/voice.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
+from meshcall.audio.blocked import Blocked
+from meshcall.audio.climb import Climb
+from meshcall.audio.copies import DOUBLE_LOSS, WIDE_SECONDS, Copies
+from meshcall.audio.loss_trials import LossTrials
+from meshcall.audio.pulse import (
+    PULSE_JITTER_MOST_SECONDS,
+    PULSE_SECONDS,
+    RISING_BEFORE_SECONDS,
+    RISING_JITTER_SECONDS,
+    UNSEEN_PULSE_SECONDS,
+    Pulse,
+)
 from meshcall.audio.queue import SLOPE_SECONDS, QueueHistory
+from meshcall.audio.steps import MARGIN, STEPS, Step
 from meshcall.wire.voice import Report
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A rate and the frames that fit it."""
-
-    bits_per_second: int
-    """On the wire, with all headers."""
-    slots: int
-    """Per frame."""
-
-
-STEPS: Final = (
-    Step(18_000, 3), Step(22_500, 3), Step(30_000, 3), Step(37_000, 2), Step(45_000, 2), Step(58_000, 1),
-    Step(70_000, 1), Step(96_000, 1), Step(128_000, 1),
-)  # fmt: skip
-"""The lowest one drains the queue of a 24 kbit/s line, the one above fits it."""
 
 QUEUE_HIGH_SECONDS: Final = 0.10
 """Above the floor: the path is overfull ..."""
@@ -38,6 +32,8 @@ QUEUE_PROBE_SECONDS: Final = 0.05
 """... and already here, above what it was, in the first seconds after a step up."""
 QUEUE_LOW_SECONDS: Final = 0.03
 """Below, nothing queues."""
+QUEUE_OF_JITTER: Final = 0.5
+"""While the rate climbs, what is below this share of the jitter is no queue: few packets come at low steps."""
 LEARN_QUEUE_SECONDS: Final = 0.2
 """From a shorter one nothing is learnt when it falls: the least delays of half a second blur it."""
 SUDDEN_QUEUE_SECONDS: Final = 0.19
@@ -47,8 +43,6 @@ LEAST_GROWTH: Final = 0.1
 DRAINING: Final = -0.1
 """Seconds of queue per second: one that falls as fast is left to do so; a slower one wants the next step down, but no
 step has failed for that."""
-MARGIN: Final = 0.85
-"""Of the capacity that was estimated."""
 ABOVE_ESTIMATE: Final = 1.05
 """Steps beyond so much of it have failed."""
 LOSS_STALE_SECONDS: Final = 2.5
@@ -67,71 +61,9 @@ UP_SECONDS: Final = 4.0
 """Without a queue, until the next step up; a step up is on probation for as long."""
 UP_DRAINED_SECONDS: Final = 1.0
 """The same below what the path was seen to carry."""
-BLOCK_SECONDS: Final = 30.0
-"""For so long a step that had more loss is not tried again, ..."""
-BLOCK_SECONDS_MAX: Final = 480.0
-"""... doubled each time, up to this.  A step above what a queue told of the line ..."""
-BLOCK_QUEUE_SECONDS: Final = 30.0
-BLOCK_QUEUE_SECONDS_MAX: Final = 120.0
-"""... is tried sooner, for the line may have got wider, but in a pulse only:"""
-PULSE_SECONDS: Final = 0.12
-"""for so long at the higher rate, and back; ..."""
 PULSE_LOOK_SECONDS: Final = 1.5
-"""... for so long the queue is looked at, ..."""
-PULSE_QUEUE_SECONDS: Final = 0.008
-PULSE_JITTER_SECONDS: Final = 0.01
-"""... and where it is so much longer than before, or the jitter greater, the step is blocked anew."""
-PATH_BLOCK_SECONDS: Final = 10.0
-"""After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""
-CLIMB_SECONDS: Final = 1.0
-"""While it rings: from one step to the next.  The queue of half a second ago and the way of the report."""
-CLIMB_QUEUE_SECONDS: Final = 0.012
-CLIMB_LOSS: Final = 0.6
-"""With no more queue than this, and less loss: a line that something else fills may show no queue, ..."""
-CLIMB_STEPS: Final = 2
-"""... and so many at a time."""
-HOLD_OF_JITTER: Final = 0.25
-QUEUE_OF_JITTER: Final = 0.5
-"""Few packets come at low steps: where delays differ by much, the least one of half a second says little.  Below the
-first share of the jitter it does not hold the climb up, below the second it is no queue."""
-WIDE_SECONDS: Final = 1.2
-"""Without a queue, one step below the limit or at it: the line has shown that it has room for more."""
-DOUBLE_LOSS: Final = 0.03
-DOUBLE_LOSS_MOST: Final = 0.35
-"""So much at the lowest rate, while it rang and nothing queued, is not ours: packets may be sent twice at once."""
-DOUBLED_SECONDS: Final = 2.0
-"""A queue so soon after packets were sent twice comes from that ..."""
-IN_VAIN_SECONDS: Final = 3.0
-IN_VAIN_LOSS: Final = 0.25
-IN_VAIN_SHARE: Final = 0.8
-"""So it is if after so long still so much is left of a loss so great.  ..."""
-SINGLE_SECONDS: Final = 60.0
-"""... Then they are sent once, for so long."""
-TRIAL_LOSS: Final = 0.10
-"""Loss without a queue that a trial is made for, once it has lasted ..."""
-TRIAL_AFTER_SECONDS: Final = 5.0
-TRIAL_SECONDS: Final = 4.5
-"""How long each half lasts: the reports' two seconds twice, and the way there and back."""
-TRIAL_AGAIN_SECONDS: Final = 120.0
-"""After one that showed nothing, of its own or by a step up; doubled each time, up to BLOCK_SECONDS_MAX."""
-HEAVY_LOSS: Final = 0.35
-"""In the mean, without a queue seen: a line that was full before its least delay was known loses so ..."""
-HEAVY_MORE: Final = 0.15
-"""More than there was at the low rates of the ringing, ..."""
-HEAVY_SECONDS: Final = 1.0
-"""... so long, and the rate goes down to what came through."""
-HEAVY_FALL: Final = 0.5
-"""By so much of itself the loss has fallen after TRIAL_SECONDS; else it is not ours, and the rate goes back."""
-LOSS_TIME_SECONDS: Final = 2.0
-"""Of the running mean of losses that trials compare."""
-
-
-class _Trial(Enum):
-    NONE = auto()
-    LOWER = auto()
-    """One step down: is there less loss?"""
-    HIGHER = auto()
-    """After a step up, back or for the first time: is there more of it?"""
+"""After a pulse the queue is looked at for so long."""
+LONG_AGO_SECONDS: Final = 30.0
 
 
 class Capacity:
@@ -141,54 +73,64 @@ class Capacity:
         self._allowed = [step for step in STEPS if step.bits_per_second <= limit_bits_per_second] or [STEPS[0]]
         self._begin = max(0, len(self._allowed) - 2)  # the first step up shows whether losses come from the rate
         self._at = self._begin
-        self.fell = now - BLOCK_SECONDS
+        self.fell = now - LONG_AGO_SECONDS
         """When the rate last went down because the path was overfull: losses of before say nothing about now."""
-        self.is_wide = False
-        """The line has room for packets sent twice."""
-        self._is_narrow = self._is_climbing = self._is_queueing = False
-        self._climbed_from = self._light_loss = self._told_loss = self._single_loss = 0.0
-        self._doubled_from: float | None = None
-        self._wide_from = self._begin
-        self._blocked: dict[int, tuple[float, float]] = {}
-        self._doubled_at = now - DOUBLED_SECONDS
-        self._single_until = now
+        self._is_narrow = False
+        self._is_unproved = False
+        """Since it rang it has not been at the limit yet."""
+        self._climb: Climb | None = None
+        self._climbed_from = 0.0
+        self._light_loss = 0.0
+        self._carries = float("inf")
+        """Bits per second that a train has shown; more is tried by a pulse."""
+        self._copies = Copies(now, self._begin)
+        self._blocked = Blocked()
         self._forget(now)
 
     @property
     def step(self) -> Step:
         """At present."""
-        return self._allowed[self._at]
+        if self._climb is not None:
+            return self._climb.step(self._at)
+        return self._pulse.step if self._pulse is not None and self._pulse.is_on else self._allowed[self._at]
 
     @property
     def is_narrow(self) -> bool:
         """Whether the line carries less than is allowed, or has not yet shown what it carries."""
-        return self._is_narrow or self._is_climbing
+        return self._is_narrow or self._is_unproved
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the line has room for packets sent twice."""
+        return self._copies.is_wide
 
     def ring(self, now: float) -> None:
-        """Nobody listens: begin at the lowest step, and climb fast."""
-        self._is_climbing = True
+        """Nobody listens: begin at the lowest step, and climb."""
+        self._climb = Climb(now, self._allowed, self._begin)
+        self._is_unproved = True
         self._go(now, 0)
 
     def answered(self, now: float) -> None:
-        """Somebody listens.  Where no queue was seen the call goes on with frames as good as one that rang for long."""
-        if not self._is_climbing or self._is_queueing:
-            return
-        if self._at < self._begin - 1:
-            self._climb_to(now, self._begin - 1)
-        if DOUBLE_LOSS <= self._light_loss < DOUBLE_LOSS_MOST:  # so much is not lost because of us
-            self.is_wide = True
-            self._wide_from = self._at
+        """Somebody listens from now on; the climb goes on, by pulses that are hardly heard."""
+        if self._climb is not None:
+            self._climb.is_answered = True
+            self._perhaps_twice(self._climb)
+
+    def frame_begins(self, now: float) -> None:
+        """The sender asks for the `step` of its next frame: pulses are counted in frames."""
+        pulse = self._pulse if self._climb is None else self._climb.pulse
+        if pulse is not None:
+            pulse.frame_begins(now)
 
     def doubled(self, now: float) -> None:
         """A packet was sent twice."""
-        if now - self._doubled_at > DOUBLED_SECONDS:
-            self._doubled_from, self._single_loss = now, self._told_loss
-        self._doubled_at = now
+        self._copies.doubled(now)
 
     def path_changed(self, now: float) -> None:
         """What was learnt may belong to another path; the step stays until this one has shown what it carries."""
-        for index, (until, seconds) in self._blocked.items():
-            self._blocked[index] = (min(until, now + PATH_BLOCK_SECONDS), seconds)
+        self._blocked.path_changed(now)
+        if self._climb is not None:
+            self._climb.path_changed(now)
         self._forget(now)
 
     def _forget(self, now: float) -> None:
@@ -196,126 +138,116 @@ class Capacity:
         self._quiet_since = now
         self._floor = 0.0
         self._before = 0.0
+        self._jitter_before = 0.0
         self._probing = self._is_draining = False
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
         self._refine_from, self._refine_until = 0.0, now
         self._least = 0
         """The step before one on probation had held: not far below it."""
-        self._pulse: tuple[float, Report, bool] | None = None
+        self._pulse: Pulse | None = None
         self._queues = QueueHistory()
-        self._loss = 0.0
-        self._lossy_since = now
         self._last = now
-        self._trial = _Trial.NONE
-        self._trial_loss = 0.0
-        self._trial_from = now
-        self._trial_pause = TRIAL_AGAIN_SECONDS
-        self._heavy_since = self._heavy_from = now
-        self._heavy: tuple[int, float] | None = None
+        self._trials = LossTrials(now, self._allowed)
 
-    def reported(self, now: float, report: Report) -> None:
+    def reported(self, now: float, report: Report, round_trip: float | None = None) -> None:
         """What the receiver sees.  Whatever it says, a second passes between two steps."""
-        passed = min(LOSS_TIME_SECONDS, max(0.0, now - self._last))
         self._queues.add(now, self._last, report.queue)
         self._last = now
-        self._told_loss = report.loss
-        self._loss += (report.loss - self._loss) * passed / LOSS_TIME_SECONDS
         self._floor = min(self._floor, report.queue)
         queue = report.queue - self._floor
         if queue > QUEUE_LOW_SECONDS:
             self._quiet_since = now
-        if self._loss < TRIAL_LOSS or queue > QUEUE_LOW_SECONDS:
-            self._lossy_since = now
-        is_heavy = min(report.loss, self._loss) >= max(HEAVY_LOSS, self._light_loss + HEAVY_MORE)
-        if not is_heavy or self._heavy is not None or now < max(self._trial_from, self._heavy_from):
-            self._heavy_since = now
+        self._trials.reported(now, report.loss, light_loss=self._light_loss, is_queueing=queue > QUEUE_LOW_SECONDS)
         settled = now - self._since
         if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
             self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
         is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
-        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
-        is_new = self._probing and settled < WIDE_SECONDS and now - self._doubled_at > DOUBLED_SECONDS
-        if is_queueing or is_new or self._at < self._wide_from:
-            self.is_wide = False
-        elif now - max(self._quiet_since, self._since) >= WIDE_SECONDS and now >= self._single_until:
-            self.is_wide = True
+        self._look_for_room(now, report, queue)
         if now < self._refine_until:
             self._refine(now)
-        elif self._is_climbing:
-            self._climb(now, report, queue)
-        elif (is_full and not self._probing and now - self._doubled_at <= DOUBLED_SECONDS) or self._is_in_vain(now):
+        elif self._climb is not None:
+            self._climb_on(now, report, queue, round_trip, self._climb)
+        elif (is_full and not self._probing and self._copies.was_doubled(now)) or self._copies.is_in_vain(now):
             self._single(now)
         elif self._pulse is not None:
-            self._judge_pulse(now, report, *self._pulse)
+            self._judge_pulse(now, report, self._pulse)
         elif self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
+        elif self._probing and self._is_rising(report):
+            self._step_back(now)
         elif settled < SETTLE_SECONDS + queue:
             return
         elif is_full:
-            slope = self._queues.slope(now)
-            # Shortly after a step down it may be the rate of before that shows.
-            is_ours = self._probing or settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS
-            if self._at == 0 and self._is_narrow:
-                return  # nothing more to be done
-            if not self._is_draining or (slope > 0 and is_ours):
-                self._overfull(now, report, slope)
-            elif slope > DRAINING and self._at:
-                self._go(now, self._at - 1, draining=True)
-        elif self._heavy is not None:
-            self._judge_heavy(now, report)
-        elif now - self._heavy_since >= HEAVY_SECONDS and self._at > 0:
-            self._trial, self._heavy = _Trial.NONE, (self._at, self._loss)
-            self._is_narrow, self.is_wide = True, False
-            self._estimate = self.step.bits_per_second * (1 - report.loss)
-            self._go(now, min(self._fitting(), self._at - 1), draining=True)
-        elif self._trial is not _Trial.NONE:
-            self._judge_trial(now)
-        elif now - self._lossy_since >= TRIAL_AFTER_SECONDS and now >= self._trial_from and self._at > 0:
-            self._trial, self._trial_loss = _Trial.LOWER, self._loss
-            self._go(now, self._at - 1)
-        else:
+            self._drain(now, report, settled >= SETTLE_SECONDS + queue + SLOPE_SECONDS)
+        elif not self._judge_loss(now, report):
             self._perhaps_up(now, report, queue)
 
-    # -- while it rings, and what else is on the line
+    def _look_for_room(self, now: float, report: Report, queue: float) -> None:
+        """May packets be sent twice?"""
+        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
+        is_new = self._probing and now - self._since < WIDE_SECONDS and not self._copies.was_doubled(now)
+        is_unseen = self._is_unproved and self._light_loss < DOUBLE_LOSS
+        quiet = now - max(self._quiet_since, self._since)
+        if self._climb is None and self._at + 1 == len(self._allowed) and quiet >= WIDE_SECONDS:
+            self._is_unproved = False
+        self._copies.reported(now, report.loss, self._at, quiet, is_doubtful=is_queueing or is_new or is_unseen)
 
-    def _climb(self, now: float, report: Report, queue: float) -> None:
-        is_lossy = report.loss >= CLIMB_LOSS
-        self._is_queueing = is_lossy or queue > max(CLIMB_QUEUE_SECONDS, HOLD_OF_JITTER * report.jitter)
-        if self._at == 0:
-            self._light_loss = report.loss
-        if self._at and queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter):
-            self._is_climbing = False
+    # -- how a call begins
+
+    def _climb_on(
+        self, now: float, report: Report, queue: float, round_trip: float | None, climb: Climb
+    ) -> None:  # fmt: skip
+        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
+        if self._at and (is_queueing or climb.has_more_loss(report)):
+            self._climb = None
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._queues.slope(now), self._climbed_from if late else 0.0)
-        elif now - self._since < CLIMB_SECONDS or self._is_queueing:
             return
-        elif self._at >= self._begin:
-            self._is_climbing = False
-        else:
-            self._climb_to(now, min(self._at + CLIMB_STEPS, self._begin))
+        if self._at and climb.is_rising(report):
+            self._climb = None
+            self._step_back(now)
+            return
+        index = climb.reported(now, report, queue, round_trip, self._at)
+        self._light_loss = climb.light_loss
+        if index != self._at:
+            self._climbed_from = float(self.step.bits_per_second)
+            self._go(now, index, keeps=True)
+        self._perhaps_twice(climb)
+        if climb.carries:
+            self._carries = max(climb.carries, self.step.bits_per_second)
+        if climb.is_over:
+            self._climb = None
+            if climb.failed is not None:
+                self._is_narrow = True
+                for above in range(climb.failed, len(self._allowed)):
+                    self._blocked.for_now(now, above)
 
-    def _climb_to(self, now: float, index: int) -> None:
-        self._climbed_from = float(self.step.bits_per_second)
-        self._go(now, index, keeps=True)
+    def _perhaps_twice(self, climb: Climb) -> None:
+        """As soon as somebody listens and a train has shown that there is room."""
+        has_room = climb.carries >= self._allowed[-1].bits_per_second
+        if climb.is_answered and has_room and not climb.is_queueing:
+            self._copies.answered(self._light_loss, self._at)
 
-    def _is_in_vain(self, now: float) -> bool:
-        """Whether as much is lost as before packets were sent twice: where they share a full line, that fills it."""
-        if self._doubled_from is None or now - self._doubled_from < IN_VAIN_SECONDS:
-            return False
-        self._doubled_from = None
-        return self._single_loss >= IN_VAIN_LOSS and self._told_loss >= self._single_loss * IN_VAIN_SHARE
+    # -- down
 
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""
-        self.is_wide = False
-        self._single_until = now + SINGLE_SECONDS
-        self._doubled_at = now - 2 * DOUBLED_SECONDS
+        self._copies.refuse(now)
+        self._is_unproved = True  # what else waits for room waits on
         self._probing = False
         self._pulse = None
         self._go(now, self._at)
 
-    # -- down
+    def _drain(self, now: float, report: Report, is_old: bool) -> None:
+        """A queue stands.  `is_old`: it is not the rate of before a step down that shows."""
+        if self._at == 0 and self._is_narrow:
+            return  # nothing more to be done
+        slope = self._queues.slope(now)
+        if not self._is_draining or (slope > 0 and (self._probing or is_old)):
+            self._overfull(now, report, slope)
+        elif slope > DRAINING and self._at:
+            self._go(now, self._at - 1, draining=True)
 
     def _overfull(self, now: float, report: Report, slope: float, rate: float = 0.0) -> None:
         """Down to what the growth of the queue, or what came through, says that the path carries.
@@ -323,18 +255,18 @@ class Capacity:
         `rate`: that the queue comes from, where it is not the present one.
         """
         rate = rate or self.step.bits_per_second
-        self._is_narrow, self.is_wide, self._wide_from = True, False, self._begin
+        self._is_narrow = True
+        self._copies.narrow()
         loss = report.loss if now - self.fell >= LOSS_STALE_SECONDS else 0.0
         self._estimate = min(rate / (1 + max(LEAST_GROWTH, slope)), rate * (1 - loss))
-        self._block(now, self._at, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
+        self._blocked.for_queue(now, self._at)
         self._block_beyond(now)
         self._least = self._at - 1 - DRAIN_STEPS if self._probing else 0
         first = self._at if self._fallen_from is None else self._fallen_from[0]
         self._fallen_from = (first, report.queue)
         self._probing = False
-        self._trial = _Trial.NONE
+        self._trials.overfull()
         self.fell = now
-        self._heavy = None
         self._refine_from, self._refine_until = rate, now + REFINE_SECONDS
         index = max(0, self._least, self._fitting() - DRAIN_STEPS)
         self._go(now, min(index, max(0, self._at - 1)), draining=True, keeps=True)
@@ -352,10 +284,14 @@ class Capacity:
 
     def _block_beyond(self, now: float) -> None:
         """Steps beyond the estimate have failed."""
-        for index, step in enumerate(self._allowed):
-            is_free = self._blocked.get(index, (now, 0.0))[0] <= now
-            if is_free and step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
-                self._block(now, index, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
+        for index in self._beyond():
+            if not self._blocked.holds(now, index):
+                self._blocked.for_queue(now, index)
+
+    def _beyond(self) -> list[int]:
+        return [
+            index for index, step in enumerate(self._allowed) if step.bits_per_second > self._estimate * ABOVE_ESTIMATE
+        ]
 
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
@@ -389,107 +325,107 @@ class Capacity:
         self._blocked.clear()
         self._is_narrow = False
 
-    def _block(
-        self, now: float, index: int, first_seconds: float = BLOCK_SECONDS, most_seconds: float = BLOCK_SECONDS_MAX
-    ) -> None:  # fmt: skip
-        _, seconds = self._blocked.get(index, (0.0, 0.0))
-        seconds = min(most_seconds, max(first_seconds, 2 * seconds))
-        self._blocked[index] = (now + seconds, seconds)
-
     # -- up
 
     def _perhaps_up(self, now: float, report: Report, queue: float) -> None:
         if self._probing and now - self._since >= UP_SECONDS:
             self._probing = False
-            self._blocked.pop(self._at, None)
+            self._blocked.held(self._at)
             self._is_narrow = self._is_narrow and self._at + 1 < len(self._allowed)
         above = self._at + 1
-        if above == len(self._allowed) or now < self._blocked.get(above, (now, 0.0))[0]:
+        if above == len(self._allowed) or self._blocked.holds(now, above):
             return
         if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues.longest() - self._floor:
             self._learn_from_draining(now)
             self._queues.clear()
-            if now < self._blocked.get(above, (now, 0.0))[0]:
+            if self._blocked.holds(now, above):
                 return
-        bits = self._allowed[above].bits_per_second
-        is_known = self._is_draining and bits <= self._estimate
+        step = self._allowed[above]
+        is_known = self._is_draining and step.bits_per_second <= self._estimate
         if now - max(self._quiet_since, self._since) < (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
             return
-        if self._is_narrow and above in self._blocked and not is_known:
-            self._pulse = (now, report, False)
-            self._go(now, above)
+        has_failed = self._is_narrow and above in self._blocked and not is_known
+        is_unseen = step.bits_per_second > self._carries and report.jitter <= PULSE_JITTER_MOST_SECONDS
+        if has_failed or is_unseen:
+            self._pulse = Pulse(now, step, above, PULSE_SECONDS if has_failed else UNSEEN_PULSE_SECONDS, report)
         else:
-            self._step_up(now, queue, is_known=is_known)
+            self._step_up(now, report, is_known=is_known)
 
-    def _step_up(self, now: float, queue: float, *, is_known: bool = False) -> None:
+    def _step_up(self, now: float, report: Report, *, is_known: bool = False) -> None:
+        queue = report.queue - self._floor
         above = self._at + 1
-        self._probing, self._before = True, queue
+        self._probing, self._before, self._jitter_before = True, queue, report.jitter
         self._estimate = max(self._estimate, float(self._allowed[above].bits_per_second))
-        self._trial, self._trial_loss = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+        self._trials.step_up(is_known=is_known)
         self._go(now, above, draining=is_known)
 
-    def _judge_pulse(self, now: float, report: Report, at: float, before: Report, is_back: bool) -> None:
-        """A moment at a higher rate: has a queue grown?  One that is gone within half a second shows as jitter."""
-        grown = report.queue - before.queue >= PULSE_QUEUE_SECONDS
-        grown = grown or report.jitter - before.jitter >= max(PULSE_JITTER_SECONDS, before.jitter / 2)
-        if not is_back:
-            if now - at >= PULSE_SECONDS or grown:
-                self._pulse = (now, before, True)
-                self._go(now, self._at - 1)
-        elif grown:
+    def _is_rising(self, report: Report) -> bool:
+        """On a line without much jitter a queue shows there first: the least delay of half a second lags behind."""
+        before = self._jitter_before
+        return before <= RISING_BEFORE_SECONDS and report.jitter - before >= RISING_JITTER_SECONDS
+
+    def _step_back(self, now: float) -> None:
+        """The step up was too much, and nearly nothing queues yet."""
+        self._is_narrow, self._probing = True, False
+        self._copies.narrow()
+        self._trials.overfull()
+        self._blocked.for_queue(now, self._at)
+        self._estimate = float(self._allowed[self._at - 1].bits_per_second)
+        self._go(now, max(0, self._at - 1 - DRAIN_STEPS), draining=True, keeps=True)
+
+    def _judge_pulse(self, now: float, report: Report, pulse: Pulse) -> None:
+        """A moment at a higher rate: has a queue grown?"""
+        over = pulse.over_for(now)
+        if pulse.has_grown(report):
+            pulse.stop()
+            if over is not None:
+                self._pulse = None
+                self._is_narrow = True
+                self._blocked.for_queue(now, pulse.index)
+        elif over is not None and over >= PULSE_LOOK_SECONDS:
             self._pulse = None
-            self._block(now, self._at + 1, BLOCK_QUEUE_SECONDS, BLOCK_QUEUE_SECONDS_MAX)
-        elif now - at >= PULSE_LOOK_SECONDS:
-            self._pulse = None
-            self._step_up(now, report.queue - self._floor)
+            self._step_up(now, report)
 
     # -- loss without a queue
 
-    def _judge_heavy(self, now: float, report: Report) -> None:
-        """Down by much because much was lost: was it the rate?"""
-        assert self._heavy is not None
-        if now - self._since < TRIAL_SECONDS:
-            return
-        index, before = self._heavy
-        self._heavy = None
-        if self._loss > before * (1 - HEAVY_FALL):
-            self._estimate = float("inf")
-            self._trial_from = now + self._trial_pause
-            self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
-            self._heavy_from = now + BLOCK_SECONDS_MAX
-            self._is_narrow = False
-            self._go(now, index)
-        else:
-            self.fell = now
-            for above, step in enumerate(self._allowed):
-                if step.bits_per_second > self._estimate * ABOVE_ESTIMATE:
-                    self._block(now, above)
-
-    def _judge_trial(self, now: float) -> None:
-        if now - self._since < TRIAL_SECONDS:
-            return
-        is_lower = self._trial is _Trial.LOWER
-        low = self._at if is_lower else self._at - 1
-        share = 1 - self._allowed[low].bits_per_second / self._allowed[low + 1].bits_per_second
-        change = self._trial_loss - self._loss if is_lower else self._loss - self._trial_loss
-        telling = change >= share / 2 * (1 - self._trial_loss)  # half of what it would be if the line were full
-        if is_lower:
-            self._trial, self._trial_loss = (_Trial.HIGHER if telling else _Trial.NONE), self._loss
-            self._go(now, self._at + 1)
-        else:
-            self._trial = _Trial.NONE
-        if not telling and (is_lower or self._loss >= TRIAL_LOSS):
-            self._trial_from = now + self._trial_pause
-            self._trial_pause = min(BLOCK_SECONDS_MAX, 2 * self._trial_pause)
-        elif telling and not is_lower:
-            self._block(now, self._at)
-            self.fell = now
+    def _judge_loss(self, now: float, report: Report) -> bool:
+        """Whether losses are what this is about."""
+        trials = self._trials
+        if trials.is_heavy:
+            verdict = trials.judge_heavy(now, self._since, self._at)
+            if verdict is None:
+                return True
+            if verdict.is_ours:
+                self.fell = now
+                for above in self._beyond():
+                    self._blocked.for_loss(now, above)
+            else:
+                self._estimate = float("inf")
+                self._is_narrow = False
+                self._go(now, verdict.index)
+        elif trials.begins_heavy(now, self._at):
+            self._is_narrow = True
+            self._copies.is_wide = False
+            self._estimate = self.step.bits_per_second * (1 - report.loss)
+            self._go(now, min(self._fitting(), self._at - 1), draining=True)
+        elif trials.is_under_way:
+            verdict = trials.judge(now, self._since, self._at)
+            if verdict is not None:
+                if verdict.is_ours:
+                    self._blocked.for_loss(now, self._at)
+                    self.fell = now
+                self._go(now, verdict.index)
+        elif trials.begins(now, self._at):
             self._go(now, self._at - 1)
+        else:
+            return False
+        return True
 
     def _go(self, now: float, index: int, *, draining: bool = False, keeps: bool = False) -> None:
         """To another step; `keeps`: what was told of the queue before."""
         self._at = index
-        self._since = self._lossy_since = now
+        self._since = now
+        self._trials.step_changed(now)
         self._is_draining = draining
         if not keeps:
             self._queues.clear()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from meshcall.audio.capacity import Step
+from meshcall.audio.steps import Step
 from meshcall.wire.voice import SLOT_SECONDS, Cover, Report, frame_bytes_for, is_implied
 
 BITS_PER_BYTE: Final = 8

@@ -81,6 +81,7 @@ class Sender:
         if sound.dtype != np.int16 or sound.shape != (PULL_SAMPLES,):
             raise ValueError(f"not a block of sound: {sound.dtype}, {sound.shape}")
         if not self._filled:
+            self._capacity.frame_begins(now)
             self._reshape()
         self._buffer[self._filled : self._filled + PULL_SAMPLES] = self._gated(sound)
         self._filled += PULL_SAMPLES
@@ -88,9 +89,9 @@ class Sender:
             return None
         return self._packet()
 
-    def reported(self, now: float, report: Report) -> None:
-        """What the other side receives of us; it came in one of its packets."""
-        self._capacity.reported(now, report)
+    def reported(self, now: float, report: Report, round_trip: float | None = None) -> None:
+        """What the other side receives of us; it came in one of its packets.  `round_trip`: the path's, if known."""
+        self._capacity.reported(now, report, round_trip)
         self._losses.reported(now, report, self._capacity.fell)
 
     def path_changed(self, now: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from meshcall.audio.codec import Decoder, Encoder
@@ -19,6 +20,8 @@ WAY_SILENT_SECONDS: Final = 0.3
 """Packets come by another path, once the one before was silent for so long: during a change they come by both."""
 HEARD_SECONDS: Final = 0.1
 """What the other side tells is looked at so often; at once where it is new."""
+HIDDEN_SECONDS: Final = 0.2
+"""By so much longer than the least of the call, a round trip tells of a queue."""
 WAYS_MAX: Final = 8
 """Paths remembered: one that packets have come by before brings nothing new about the least delay."""
 
@@ -38,6 +41,9 @@ class Transceiver:
         self.receiver.is_deaf = True
         self.loss_there: float | None = None
         """What the other side reports of our packets, before repair."""
+        self.round_trip: float | None = None
+        """Of the last seconds, not smoothed; the owner keeps it up to date."""
+        self._least_trip = float("inf")
         self._heard: Report | None = None
         self._heard_at = now
         self._link: int | None = None
@@ -77,11 +83,25 @@ class Transceiver:
         if heard is None or (heard is self._heard and now - self._heard_at < HEARD_SECONDS):
             return False
         self._heard, self._heard_at = heard, now
-        sender.reported(now, heard)
+        sender.reported(now, self._with_hidden_queue(heard), self.round_trip)
         if heard.loss == self.loss_there:
             return False
         self.loss_there = heard.loss
         return True
+
+    def _with_hidden_queue(self, heard: Report) -> Report:
+        """A queue that stood when the other side began to listen to this path is in no report, but in the round trip.
+
+        It is in our direction where none is in the other: theirs is on a wide line, and its packets come in time.
+        """
+        trip = self.round_trip
+        if trip is None:
+            return heard
+        self._least_trip = min(self._least_trip, trip)
+        hidden = trip - self._least_trip - self.sender.telling.queue
+        if hidden < HIDDEN_SECONDS or self.receiver.frame_slots > 1:
+            return heard
+        return replace(heard, queue=max(heard.queue, hidden))
 
     @property
     def once(self) -> bool:

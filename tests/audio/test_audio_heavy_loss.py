@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meshcall.audio.capacity import HEAVY_LOSS, HEAVY_SECONDS, Capacity
+from meshcall.audio.capacity import Capacity
+from meshcall.audio.loss_trials import HEAVY_LOSS, HEAVY_SECONDS
 from meshcall.wire.voice import Report
 
 LIMIT = 70_000

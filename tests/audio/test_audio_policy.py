@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 
@@ -11,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshcall.audio import policy
-from meshcall.audio.capacity import BLOCK_QUEUE_SECONDS_MAX, PULSE_SECONDS, SINGLE_SECONDS, STEPS, Capacity
+from meshcall.audio.blocked import BLOCK_QUEUE_SECONDS_MAX
+from meshcall.audio.capacity import Capacity
+from meshcall.audio.copies import SINGLE_SECONDS
 from meshcall.audio.policy import FRAME_BITS_LEAST, Grade, Losses, covers_for, distance_of, grade_of, shape_for
+from meshcall.audio.pulse import PULSE_SECONDS
+from meshcall.audio.steps import RING, STEPS
 from meshcall.wire.voice import (
     FRAME_BYTES_MAX,
     PACKET_BYTES_MAX,
@@ -22,60 +25,12 @@ from meshcall.wire.voice import (
     frame_bytes_for,
     is_implied,
 )
+from tests.audio.paper_line import START, TICK, Line, drive
 
-START = 1000.0
-TICK = 0.02
 reports = st.builds(
     Report, st.floats(0, 1), st.floats(0, 31.8), st.floats(0, 1), st.floats(0, 0.51), st.floats(0, 1.02)
 )
 grades = st.sampled_from(list(Grade))
-
-
-class Line:
-    """A line of so many bits per second with a queue, and the reports of who receives at its end."""
-
-    def __init__(self, bits: float, depth: float = 0.3, delay: float = 0.02) -> None:
-        self.bits, self.depth, self.delay = bits, depth, delay
-        self.queue = 0.0
-        self.seen: list[tuple[float, float, float]] = []
-        self.base = delay
-
-    def carry(self, now: float, rate: float) -> None:
-        """A tick's worth."""
-        grown = self.queue + (rate / self.bits - 1) * TICK
-        lost = max(0.0, grown - self.depth) * self.bits / (rate * TICK)
-        self.queue = min(self.depth, max(0.0, grown))
-        self.seen.append((now, self.queue, min(1.0, lost)))
-        self.seen = [one for one in self.seen if one[0] > now - 3]
-
-    def report(self, now: float) -> Report:
-        """As it is known to the sender now: the way back takes as long as the queue."""
-        at = now - self.delay - self.queue
-        recent = [queue for then, queue, _ in self.seen if at - 0.5 <= then <= at]
-        losses = [lost for then, _, lost in self.seen if at - 2 <= then <= at]
-        delays = sorted(queue for then, queue, _ in self.seen if at - 2 <= then <= at)
-        return Report(
-            loss=sum(losses) / len(losses) if losses else 0.0, burst=1.5, queue=min(recent) if recent else 0.0,
-            jitter=delays[int(0.95 * (len(delays) - 1))] - delays[0] if delays else 0.0,
-        )  # fmt: skip
-
-
-def drive(
-    seconds: float, line: Line | None, report: Callable[[float, Report], Report] = lambda _, one: one,
-    limit: int = 70_000, capacity: Capacity | None = None, start: float = START,
-) -> tuple[Capacity, list[tuple[float, int]], list[float]]:  # fmt: skip
-    """The capacity after so long, when it went to which rate, and the queue at each tick."""
-    capacity = capacity or Capacity(start, limit)
-    rates, queues = [(start, capacity.step.bits_per_second)], []
-    for n in range(int(seconds / TICK)):
-        now = start + n * TICK
-        if line is not None:
-            line.carry(now, capacity.step.bits_per_second)
-            queues.append(line.queue)
-        capacity.reported(now, report(now, line.report(now) if line is not None else Report()))
-        if capacity.step.bits_per_second != rates[-1][1]:
-            rates.append((now, capacity.step.bits_per_second))
-    return capacity, rates, queues
 
 
 def share_at(rates: list[tuple[float, int]], bits: int, begin: float, end: float) -> float:
@@ -136,38 +91,6 @@ def test_a_line_that_becomes_wide_again_is_used_within_a_minute_or_so(wider: flo
     best = 70_000 if wider > 70_000 else 58_000
     _, rates, _ = drive(100, line, capacity=capacity, start=START + 60)
     assert next(at for at, rate in rates if rate >= best) - START - 60 < 80
-
-
-def test_while_it_rings_the_rate_climbs_from_the_lowest_step_and_no_queue_is_long() -> None:
-    for bits, rests in ((24_000, 22_500), (34_000, 30_000), (48_000, 45_000), (1e7, 58_000)):
-        capacity = Capacity(START, 70_000)
-        capacity.ring(START)
-        assert capacity.step == STEPS[0]
-        _, _, queues = drive(6, Line(bits, depth=0.6), capacity=capacity)
-        assert max(queues) < 0.45
-        assert capacity.is_narrow is (bits < 58_000)
-        capacity.answered(START + 6)
-        assert 0.6 * rests <= capacity.step.bits_per_second <= 70_000
-        assert capacity.step.bits_per_second < bits
-
-
-def test_a_call_that_is_answered_at_once_begins_with_as_good_frames_and_climbs_on() -> None:
-    capacity = Capacity(START, 70_000)
-    capacity.ring(START)
-    capacity.answered(START)
-    assert capacity.step.bits_per_second == 45_000
-    _, rates, _ = drive(10, Line(1e7), capacity=capacity)
-    when = {rate: at - START for at, rate in rates}
-    assert when[58_000] < 1.1 and when[70_000] < 6
-    assert capacity.is_wide and not capacity.is_narrow
-
-
-def test_jitter_while_it_rings_is_no_queue() -> None:
-    chance = Random(3)
-    capacity = Capacity(START, 70_000)
-    capacity.ring(START)
-    drive(5, None, lambda _, __: Report(queue=max(0.0, chance.gauss(0.04, 0.015)), jitter=0.2), capacity=capacity)
-    assert capacity.step.bits_per_second >= 58_000
 
 
 def test_packets_sent_twice_that_make_a_queue_are_sent_once_from_then_on_and_the_rate_stays() -> None:
@@ -233,25 +156,34 @@ def test_jitter_is_not_a_queue() -> None:
     assert len(rates) <= 2
 
 
-@given(st.lists(st.tuples(reports, st.floats(0, 2)), max_size=200), st.integers(0, 200_000))
+@given(
+    st.lists(st.tuples(reports, st.floats(0, 2), st.none() | st.floats(0, 5)), max_size=200), st.integers(0, 200_000),
+    st.booleans(),
+)  # fmt: skip
 @settings(max_examples=100)
-def test_any_reports_give_slow_and_bounded_reactions(told: list[tuple[Report, float]], limit: int) -> None:
+def test_any_reports_give_slow_and_bounded_reactions(
+    told: list[tuple[Report, float, float | None]], limit: int, rings: bool
+) -> None:  # fmt: skip
     capacity, losses = Capacity(START, limit), Losses(START)
+    if rings:
+        capacity.ring(START)
     now = START
     steps, protections = [START], [START - policy.REST_SECONDS]
-    for report, pause in told:
+    for report, pause, trip in told:
         now += pause
         before = capacity.step, losses.grade, losses.distance
-        capacity.reported(now, report)
+        if rings:
+            capacity.frame_begins(now)  # trains and pulses, which are up for some frames only
+        capacity.reported(now, report, trip)
         losses.reported(now, report, capacity.fell)
         if capacity.step != before[0]:
             is_up = capacity.step.bits_per_second > before[0].bits_per_second
-            assert not is_up or now - steps[-1] >= 0.99 or len(steps) == 1
+            assert rings or not is_up or now - steps[-1] >= 0.99 or len(steps) == 1
             steps.append(now)
         if (losses.grade, losses.distance) != before[1:]:
             assert now - protections[-1] >= policy.RISE_SECONDS - 1e-6
             protections.append(now)
-        assert capacity.step in STEPS
+        assert capacity.step in (RING, *STEPS)
         assert capacity.step.bits_per_second <= max(limit, STEPS[0].bits_per_second)
         shape = shape_for(losses.grade, losses.distance, capacity.step, 54)
         assert 1 <= shape.frame_bytes <= FRAME_BYTES_MAX
@@ -271,7 +203,7 @@ def test_reports_that_swing_from_nothing_to_all_change_little() -> None:
     assert changes < 60
 
 
-@given(grades, st.integers(0, 7), st.sampled_from(STEPS), st.sampled_from([54, 66, 74, 86]))
+@given(grades, st.integers(0, 7), st.sampled_from([RING, *STEPS]), st.sampled_from([54, 66, 74, 86]))
 def test_every_shape_fits_its_step(grade: Grade, distance: int, step: object, overhead: int) -> None:
     shape = shape_for(grade, distance, step, overhead)  # type: ignore[arg-type]
     bits = (shape.size + overhead) * 8 / shape.seconds

@@ -155,8 +155,8 @@ def test_a_narrow_line_of_theirs_shows_in_their_frames() -> None:
         end.tick(START + n * 0.01)
     assert end.transceiver.is_narrow, "nothing was told: it never climbed"
     end = End()
-    ring(end, 250)
+    ring(end, 400)
     assert not end.transceiver.is_narrow
-    end.transceiver.unheard(START + 6.0, 1, RELAY, paper_packet(252, 3))
-    end.tick(START + 6.0)
+    end.transceiver.unheard(START + 9.0, 1, RELAY, paper_packet(402, 3))
+    end.tick(START + 9.0)
     assert end.transceiver.is_narrow
