@@ -193,6 +193,14 @@ class Calls:
             self._carry(now)
         return sent
 
+    def round_trip(self, call: int) -> float | None:
+        """Of the path that voice takes, in the last seconds, not smoothed; while it rings, to the first device."""
+        found = self._desk.call
+        if found is None or found.number != call:
+            return None
+        link = found.link if found.state is State.UP else next((leg.link for leg in found.live_legs()), None)
+        return None if link is None else self._lines.round_trip(link)
+
     def report_loss(self, now: float, call: int, loss: float) -> None:
         """The share (0 to 1) of our voice packets that the other side says it did not get, before repair."""
         found = self._desk.call

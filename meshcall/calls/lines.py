@@ -56,6 +56,10 @@ class Lines(Protocol):
         """Voice packets of a link are wanted from now on, and ours are about to flow by it."""
         ...
 
+    def round_trip(self, link: int) -> float | None:
+        """Of the best path of a link in the last seconds, not smoothed."""
+        ...
+
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share of our voice packets, 0 to 1, that the other side says it did not get."""
         ...

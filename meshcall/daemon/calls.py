@@ -410,15 +410,16 @@ class CallDesk:
     async def _sound(self, talk: Talk) -> None:
         """Let packets flow: with microphone where this side's user waits, else with the loudspeaker only."""
         sounding = await self._load()
-        status = self._live.node.calls.status(_now())
-        if status is None or status.call != talk.number:
-            return
         number, calls, driven = talk.number, self._live.node.calls, self._live.driven
+        if (status := calls.status(_now())) is None or status.call != number:
+            return
 
         def send(_at: float, payload: bytes, once: bool, is_narrow: bool) -> int:
             now = _now()
             sent = calls.send_voice(now, number, payload, once=once, is_narrow=is_narrow)
             driven.settle(now, is_quiet=True)
+            if talk.sound is not None:
+                talk.sound.voice.took(calls.round_trip(number))
             return sent
 
         def reported(_at: float, loss: float) -> None:
@@ -469,8 +470,7 @@ class CallDesk:
     def _stats(self, talk: Talk | None) -> Json | None:
         if talk is None or talk.sound is None or talk.answered_at is None:
             return None
-        status = self._live.node.calls.status(_now())
-        link = None if status is None else status.link
+        link = None if (status := self._live.node.calls.status(_now())) is None else status.link
         links = self._live.node.people.peers.status(_now())
         ways = next((one.paths.paths for one in links if one.link == link and one.paths is not None), ())
         return talk.sound.stats(next((way.rtt for way in ways if way.is_best), None))

@@ -181,6 +181,10 @@ class CallVoice:
             self._sender.overhead = overhead_bytes(relayed=is_relayed(path), ipv6=ipv6)
         self._sender.path_changed(now)
 
+    def took(self, round_trip: float | None) -> None:
+        """The newest round trip of the path, in seconds, if it is known: a queue shows in it."""
+        self._transceiver.round_trip = round_trip
+
     def device_changed(self) -> None:
         """Another device calls `exchange`."""
         self._transceiver.receiver.begin_anew()

@@ -263,6 +263,7 @@ class VoiceEnd:
     def _speak(self, now: float) -> None:
         transceiver, node = self._transceiver, self._device.node
         assert node is not None
+        transceiver.round_trip = node.calls.round_trip(self._call)
         if transceiver.report(now) and transceiver.loss_there is not None:
             node.calls.report_loss(now, self._call, transceiver.loss_there)
             self._device.drain(now)
