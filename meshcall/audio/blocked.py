@@ -11,7 +11,7 @@ BLOCK_SECONDS_MAX: Final = 480.0
 BLOCK_QUEUE_SECONDS: Final = 30.0
 BLOCK_QUEUE_SECONDS_MAX: Final = 120.0
 """... is tried sooner, for the line may have got wider, but in a pulse only."""
-FIRST_BLOCK_SECONDS: Final = 8.0
+FIRST_BLOCK_SECONDS: Final = 12.0
 """One that failed as the call began is tried so soon: other packets of the call may have filled the line."""
 PATH_BLOCK_SECONDS: Final = 10.0
 """After a change of path a blocked step is tried so soon: mostly it is our own line that is narrow, which stays."""

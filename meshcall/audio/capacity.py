@@ -8,6 +8,7 @@ to send twice in `copies`.  Reasons and constants: docs/voice.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from meshcall.audio.blocked import Blocked
@@ -139,6 +140,7 @@ class Capacity:
         self._floor = 0.0
         self._before = 0.0
         self._jitter_before = 0.0
+        self._jitter_once = 2 * RISING_BEFORE_SECONDS  # a change of path looks like jitter
         self._probing = self._is_draining = False
         self._fallen_from: tuple[int, float] | None = None
         self._estimate = float("inf")
@@ -150,9 +152,11 @@ class Capacity:
         self._last = now
         self._trials = LossTrials(now, self._allowed)
 
-    def reported(self, now: float, report: Report, round_trip: float | None = None) -> None:
-        """What the receiver sees.  Whatever it says, a second passes between two steps."""
+    def reported(self, now: float, report: Report, round_trip: float | None = None, hidden: float = 0.0) -> None:
+        """What the receiver sees, and `hidden`, a queue that it does not.  Between two steps a second passes."""
         self._queues.add(now, self._last, report.queue)
+        if hidden > report.queue:
+            report = replace(report, queue=hidden)
         self._last = now
         self._floor = min(self._floor, report.queue)
         queue = report.queue - self._floor
@@ -168,7 +172,7 @@ class Capacity:
             self._refine(now)
         elif self._climb is not None:
             self._climb_on(now, report, queue, round_trip, self._climb)
-        elif (is_full and not self._probing and self._copies.was_doubled(now)) or self._copies.is_in_vain(now):
+        elif self._is_too_much_twice(now, report, is_full=is_full):
             self._single(now)
         elif self._pulse is not None:
             self._judge_pulse(now, report, self._pulse)
@@ -198,13 +202,14 @@ class Capacity:
     def _climb_on(
         self, now: float, report: Report, queue: float, round_trip: float | None, climb: Climb
     ) -> None:  # fmt: skip
-        is_queueing = queue >= max(QUEUE_PROBE_SECONDS, QUEUE_OF_JITTER * report.jitter)
+        least = 2 * QUEUE_HIGH_SECONDS if climb.is_own_queue(now) else QUEUE_PROBE_SECONDS
+        is_queueing = queue >= max(least, QUEUE_OF_JITTER * report.jitter)
         if self._at and (is_queueing or climb.has_more_loss(report)):
             self._climb = None
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._queues.slope(now), self._climbed_from if late else 0.0)
             return
-        if self._at and climb.is_rising(report):
+        if self._at and not climb.is_own_queue(now) and climb.is_rising(report):
             self._climb = None
             self._step_back(now)
             return
@@ -222,6 +227,9 @@ class Capacity:
                 self._is_narrow = True
                 for above in range(climb.failed, len(self._allowed)):
                     self._blocked.for_now(now, above)
+                if self._at:  # what the pulse has left drains at once
+                    self._estimate = float(self._allowed[self._at].bits_per_second)
+                    self._go(now, self._at - 1, draining=True, keeps=True)
 
     def _perhaps_twice(self, climb: Climb) -> None:
         """As soon as somebody listens and a train has shown that there is room."""
@@ -230,6 +238,15 @@ class Capacity:
             self._copies.answered(self._light_loss, self._at)
 
     # -- down
+
+    def _is_too_much_twice(self, now: float, report: Report, *, is_full: bool) -> bool:
+        """Whether packets that are sent twice fill a queue, or the line as it was before."""
+        if not self._copies.was_doubled(now):
+            self._jitter_once = report.jitter
+            return self._copies.is_in_vain(now)
+        before = self._jitter_once
+        is_rising = before <= RISING_BEFORE_SECONDS and report.jitter - before >= RISING_JITTER_SECONDS
+        return ((is_full or is_rising) and not self._probing) or self._copies.is_in_vain(now)
 
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""

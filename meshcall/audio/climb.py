@@ -50,6 +50,8 @@ CLIMB_LOSS: Final = 0.6
 """With no more queue than this, and less loss: a line that something else fills may show no queue, ..."""
 JITTER_SECONDS: Final = 2.0
 """Jitter is told over so long."""
+JITTER_MOST_SECONDS: Final = 0.25
+"""More than this is hardly a network's, so early in a call."""
 CLIMB_STEPS: Final = 2
 """... and so many at a time."""
 MORE_LOSS: Final = 0.15
@@ -121,6 +123,10 @@ class Climb:
             return at
         return self._try_higher(now, report, at)
 
+    def is_own_queue(self, now: float) -> bool:
+        """Whether a queue that is told now comes from a train or a pulse, and not from the step."""
+        return self.pulse is not None or now < self._own_until
+
     def has_more_loss(self, report: Report) -> bool:
         """Whether more is lost than at the lowest step, by so much that it is the rate."""
         return report.loss >= self.light_loss + max(MORE_LOSS, self.light_loss)
@@ -143,7 +149,8 @@ class Climb:
         target = min(at + steps, self._top)
         is_smooth = report.jitter <= PULSE_JITTER_MOST_SECONDS
         is_own = now < self._own_until and report.jitter > RISING_BEFORE_SECONDS
-        if is_own or (not is_smooth and self._was_long and now < self._patient_until):
+        is_left = now < self._patient_until and (self._was_long or report.jitter > JITTER_MOST_SECONDS)
+        if is_own or (is_left and not is_smooth):
             return at  # a queue that was there, or that a train has made, looks like jitter
         if self._steps[target].bits_per_second <= self.carries or not is_smooth:
             self._next = now + CLIMB_SECONDS

@@ -89,9 +89,12 @@ class Sender:
             return None
         return self._packet()
 
-    def reported(self, now: float, report: Report, round_trip: float | None = None) -> None:
-        """What the other side receives of us; it came in one of its packets.  `round_trip`: the path's, if known."""
-        self._capacity.reported(now, report, round_trip)
+    def reported(self, now: float, report: Report, round_trip: float | None = None, hidden: float = 0.0) -> None:
+        """What the other side receives of us; it came in one of its packets.
+
+        `round_trip`: the path's, if known; `hidden`: a queue that it tells of, and the other side cannot know.
+        """
+        self._capacity.reported(now, report, round_trip, hidden)
         self._losses.reported(now, report, self._capacity.fell)
 
     def path_changed(self, now: float) -> None:

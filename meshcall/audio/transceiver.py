@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from meshcall.audio.codec import Decoder, Encoder
@@ -83,25 +82,22 @@ class Transceiver:
         if heard is None or (heard is self._heard and now - self._heard_at < HEARD_SECONDS):
             return False
         self._heard, self._heard_at = heard, now
-        sender.reported(now, self._with_hidden_queue(heard), self.round_trip)
+        sender.reported(now, heard, self.round_trip, self._hidden_queue())
         if heard.loss == self.loss_there:
             return False
         self.loss_there = heard.loss
         return True
 
-    def _with_hidden_queue(self, heard: Report) -> Report:
+    def _hidden_queue(self) -> float:
         """A queue that stood when the other side began to listen to this path is in no report, but in the round trip.
 
         It is in our direction where none is in the other: theirs is on a wide line, and its packets come in time.
         """
-        trip = self.round_trip
-        if trip is None:
-            return heard
-        self._least_trip = min(self._least_trip, trip)
-        hidden = trip - self._least_trip - self.sender.telling.queue
-        if hidden < HIDDEN_SECONDS or self.receiver.frame_slots > 1:
-            return heard
-        return replace(heard, queue=max(heard.queue, hidden))
+        if self.round_trip is None:
+            return 0.0
+        self._least_trip = min(self._least_trip, self.round_trip)
+        hidden = self.round_trip - self._least_trip - self.sender.telling.queue
+        return hidden if hidden >= HIDDEN_SECONDS and self.receiver.frame_slots == 1 else 0.0
 
     @property
     def once(self) -> bool:

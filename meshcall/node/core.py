@@ -436,7 +436,7 @@ class Node:
     def _carry_requests(self, now: float) -> bool:
         carried = False
         askers: list[Publisher | Resolver] = list(self._lookups.resolvers)
-        if self._publisher is not None:
+        if self._publisher is not None and not self._is_held(now):
             askers.append(self._publisher)
         for asker in askers:
             requests, asker.requests = asker.requests, []
