@@ -82,6 +82,7 @@ class Capacity:
         self._climb: Climb | None = None
         self._climbed_from = 0.0
         self._light_loss = 0.0
+        self._is_jittery = False
         self._carries = float("inf")
         """Bits per second that a train has shown; more is tried by a pulse."""
         self._copies = Copies(now, self._begin)
@@ -98,7 +99,8 @@ class Capacity:
     @property
     def is_narrow(self) -> bool:
         """Whether the line carries less than is allowed, or has not yet shown what it carries."""
-        return self._is_narrow or self._is_unproved
+        has_room = self._climb is None and self._carries >= self._allowed[-1].bits_per_second
+        return self._is_narrow or (self._is_unproved and not has_room)
 
     @property
     def is_wide(self) -> bool:
@@ -214,7 +216,7 @@ class Capacity:
             self._step_back(now)
             return
         index = climb.reported(now, report, queue, round_trip, self._at)
-        self._light_loss = climb.light_loss
+        self._light_loss, self._is_jittery = climb.light_loss, climb.is_jittery
         if index != self._at:
             self._climbed_from = float(self.step.bits_per_second)
             self._go(now, index, keeps=True)
@@ -251,7 +253,7 @@ class Capacity:
     def _single(self, now: float) -> None:
         """What is sent twice is too much."""
         self._copies.refuse(now)
-        self._is_unproved = True  # what else waits for room waits on
+        self._is_unproved, self._carries = True, 0.0  # what else waits for room waits on
         self._probing = False
         self._pulse = None
         self._go(now, self._at)
@@ -362,7 +364,8 @@ class Capacity:
         if now - max(self._quiet_since, self._since) < (UP_DRAINED_SECONDS if is_known else UP_SECONDS):
             return
         has_failed = self._is_narrow and above in self._blocked and not is_known
-        is_unseen = step.bits_per_second > self._carries and report.jitter <= PULSE_JITTER_MOST_SECONDS
+        most = RISING_BEFORE_SECONDS if self._is_jittery else PULSE_JITTER_MOST_SECONDS
+        is_unseen = step.bits_per_second > self._carries and report.jitter <= most
         if has_failed or is_unseen:
             self._pulse = Pulse(now, step, above, PULSE_SECONDS if has_failed else UNSEEN_PULSE_SECONDS, report)
         else:

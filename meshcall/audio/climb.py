@@ -79,6 +79,8 @@ class Climb:
         self.pulse: Pulse | None = None
         self._steps, self._top = steps, top
         self._next = now + TRAIN_AFTER_SECONDS
+        self.is_jittery = False
+        """Delays differed before anything was tried: the network's."""
         self._trains = 0
         self._is_shown = False
         self._jitter_before = 0.0
@@ -87,6 +89,7 @@ class Climb:
         """So long jitter may be what a train or a pulse has made."""
         self._trip = TRIP_SECONDS
         self._least_trip = LONG_TRIP_SECONDS
+        self._is_trip_known = False
         self._was_long = False
         """A queue stood on the line: jitter may be what is left of it."""
         self._patient_until = now + PATIENT_SECONDS
@@ -128,7 +131,13 @@ class Climb:
         return self.pulse is not None or now < self._own_until
 
     def has_more_loss(self, report: Report) -> bool:
-        """Whether more is lost than at the lowest step, by so much that it is the rate."""
+        """Whether more is lost than at the lowest step, by so much that it is the rate.
+
+        Where the round trip is known and was never long, the line is not full, and loses by chance: at the lowest step
+        there were too few packets to tell by how much.
+        """
+        if self._is_trip_known and not self._was_long:
+            return False
         return report.loss >= self.light_loss + max(MORE_LOSS, self.light_loss)
 
     def is_rising(self, report: Report) -> bool:
@@ -142,12 +151,13 @@ class Climb:
             self.pulse = None
             self._next = now + PATH_SECONDS
         self._own_until = now + PATH_SECONDS + JITTER_SECONDS  # a change of path looks like jitter
+        self._least_trip = LONG_TRIP_SECONDS
         self._jitter_before = 2 * RISING_BEFORE_SECONDS
 
     def _try_higher(self, now: float, report: Report, at: int) -> int:
         steps = 1 if self.failed is not None or self._was_long else CLIMB_STEPS
         target = min(at + steps, self._top)
-        is_smooth = report.jitter <= PULSE_JITTER_MOST_SECONDS
+        is_smooth = report.jitter <= (RISING_BEFORE_SECONDS if self.is_jittery else PULSE_JITTER_MOST_SECONDS)
         is_own = now < self._own_until and report.jitter > RISING_BEFORE_SECONDS
         is_left = now < self._patient_until and (self._was_long or report.jitter > JITTER_MOST_SECONDS)
         if is_own or (is_left and not is_smooth):
@@ -163,7 +173,7 @@ class Climb:
         """Whether packets are under way for so long that they wait somewhere."""
         if round_trip is None:
             return False
-        self._trip = round_trip
+        self._trip, self._is_trip_known = round_trip, True
         self._least_trip = min(self._least_trip, round_trip)
         is_long = round_trip >= min(self._least_trip + MORE_TRIP_SECONDS, LONG_TRIP_SECONDS)
         self._was_long |= is_long
@@ -202,6 +212,7 @@ class Climb:
         if over < self._trip + TRAIN_LOOK_SECONDS:
             return at
         self.pulse, self._is_shown = None, True
+        self.is_jittery = train.before.jitter > RISING_BEFORE_SECONDS and not self._was_long
         small = self._steps[0] if self.is_answered else RING
         self.carries = (2 * train.step.packet_bits - small.packet_bits) / (report.jitter + train.step.frame_seconds)
         most = self.carries * MARGIN if report.loss < TRAIN_LOSS else min(self.carries * MARGIN, LOSSY_BITS_PER_SECOND)

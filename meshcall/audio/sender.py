@@ -58,6 +58,8 @@ class Sender:
         """What we receive; travels in each packet."""
         self.overhead = OVERHEAD_BYTES
         """Bytes per packet below the payload, on the path at present."""
+        self.paths = 0
+        """That packets have taken so far, one after the other."""
         self._encoder = encoder
         self._call = call
         self._slot = slot
@@ -99,6 +101,7 @@ class Sender:
 
     def path_changed(self, now: float) -> None:
         """Packets go another way from now on."""
+        self.paths += 1
         self._capacity.path_changed(now)
 
     def ring(self, now: float) -> None:

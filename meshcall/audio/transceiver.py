@@ -20,7 +20,7 @@ WAY_SILENT_SECONDS: Final = 0.3
 HEARD_SECONDS: Final = 0.1
 """What the other side tells is looked at so often; at once where it is new."""
 HIDDEN_SECONDS: Final = 0.2
-"""By so much longer than the least of the call, a round trip tells of a queue."""
+"""By so much longer than the least of the path, a round trip tells of a queue."""
 WAYS_MAX: Final = 8
 """Paths remembered: one that packets have come by before brings nothing new about the least delay."""
 
@@ -43,6 +43,8 @@ class Transceiver:
         self.round_trip: float | None = None
         """Of the last seconds, not smoothed; the owner keeps it up to date."""
         self._least_trip = float("inf")
+        """Of the present path."""
+        self._paths = 0
         self._heard: Report | None = None
         self._heard_at = now
         self._link: int | None = None
@@ -95,6 +97,8 @@ class Transceiver:
         """
         if self.round_trip is None:
             return 0.0
+        if self.sender.paths != self._paths:  # another way is as long as it is
+            self._paths, self._least_trip = self.sender.paths, self.round_trip
         self._least_trip = min(self._least_trip, self.round_trip)
         hidden = self.round_trip - self._least_trip - self.sender.telling.queue
         return hidden if hidden >= HIDDEN_SECONDS and self.receiver.frame_slots == 1 else 0.0

@@ -37,7 +37,7 @@ from meshcall.path.punch import common_moment, hard_target, probeable
 from meshcall.path.punching import Punching
 from meshcall.path.rhythm import Place, next_probe, retry_pause
 from meshcall.path.table import PATHS_MAX, Table
-from meshcall.path.thrift import HELD_SECONDS, Thrift
+from meshcall.path.thrift import HELD_SECONDS, NARROW_PROBES_KEPT, Thrift
 from meshcall.wire.path import (
     KIND_ANSWER,
     KIND_PROBE,
@@ -370,10 +370,11 @@ class Prober:
         place = Place.BEST if health.path == self.best else Place.OTHER
         if health.path == self.second:
             place = Place.SECOND
-        return next_probe(
+        due = next_probe(
             now, health, place, is_active=is_active, is_doubt=self._suspected is not None,
             life=self._life, has_spare=self.second is not None, is_narrow=self._thrift.is_on,
         )  # fmt: skip
+        return due if due is None or place is Place.BEST else max(due, self._thrift.next_at(NARROW_PROBES_KEPT))
 
     def _set_narrow(self, now: float, is_narrow: bool) -> None:
         if is_narrow is self._thrift.is_on:
@@ -388,8 +389,7 @@ class Prober:
     def _look_for_trouble(self, now: float) -> None:
         """When the best path falls into doubt, ask all that work at once."""
         best = self.best
-        is_deaf = self._stream.is_deaf(now)
-        if is_deaf and not self._table.is_deaf:
+        if (is_deaf := self._stream.is_deaf(now)) and not self._table.is_deaf:
             self._suspected = None  # something new to tell
         self._table.is_deaf = is_deaf
         if best is None or (self._paths[best].state(now) is State.LIVE and not is_deaf):
@@ -489,8 +489,8 @@ class Prober:
         return retry_pause(self._retries, is_active=is_active, is_guess=is_guess)
 
     def _rtt(self) -> float:
-        health = self._paths.get(self.best or self._first)
-        return health.rtt if health is not None and health.rtt is not None else RTT_GUESS_SECONDS
+        rtt = None if (health := self._paths.get(self.best or self._first)) is None else health.rtt
+        return RTT_GUESS_SECONDS if rtt is None else rtt
 
     def _close_sockets(self, kept: tuple[int, ...]) -> None:
         self._punching.sockets_until = None

@@ -37,8 +37,8 @@ class Thrift:
         self._left -= 1.0
         return True
 
-    def next_at(self) -> float:
-        """When one may be sent at the earliest."""
-        if not self.is_on or self._left >= _WHOLE:
+    def next_at(self, kept: float = 0.0) -> float:
+        """When `take` may say yes at the earliest; it may be long ago."""
+        if not self.is_on or self._left >= _WHOLE + kept:
             return self._at
-        return self._at + (1.0 - self._left) / NARROW_PROBES_PER_SECOND
+        return self._at + (1.0 + kept - self._left) / NARROW_PROBES_PER_SECOND

@@ -254,12 +254,35 @@ def test_on_a_narrow_line_punching_takes_its_time() -> None:
     assert len(sent) - len(probes) == len(endpoints), "what ends before the line counts for nothing"
 
 
+def test_a_link_that_is_idle_after_a_call_on_a_narrow_line_sleeps() -> None:
+    """What is due and may not be sent yet is no reason to wake at once, again and again."""
+    world, a, b = pair("linux", "portrestricted")
+    for each in (a, b):
+        each.is_narrow = True
+        each.talk(world.now + 8)
+    world.run(world.now + 40)
+    assert a.prober is not None
+    prober = a.prober
+    now, wakes = world.now, 0
+    while now < world.now + 120:
+        due = prober.next_wake()
+        assert due is not None
+        now = max(now, due)
+        prober._thrift._left, prober._thrift._at = 0.0, now  # nothing is saved up
+        prober.wake(now)
+        prober.outbox.clear()
+        wakes += 1
+        assert wakes < 500
+
+
 def test_probes_saved_up_are_kept_for_a_direct_path() -> None:
     thrift = Thrift(0.0)
     assert all(thrift.take(0.0) for _ in range(1000)), "a wide line is not counted"
     thrift.is_on = True
     assert sum(thrift.take(0.0, NARROW_PROBES_KEPT) for _ in range(20)) == NARROW_PROBES_BURST - NARROW_PROBES_KEPT
     assert sum(thrift.take(0.0) for _ in range(20)) == NARROW_PROBES_KEPT
+    later = thrift.next_at(NARROW_PROBES_KEPT)
+    assert later == pytest.approx((1 + NARROW_PROBES_KEPT) / NARROW_PROBES_PER_SECOND)
     due = thrift.next_at()
     assert due == pytest.approx(1 / NARROW_PROBES_PER_SECOND)
     assert thrift.take(due) and not thrift.take(due)
