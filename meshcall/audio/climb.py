@@ -39,6 +39,8 @@ MORE_TRIP_SECONDS: Final = 0.2
 LONG_TRIP_SECONDS: Final = 0.5
 """A round trip that is longer than the least by so much, or as long as this, waits in a queue, which the other side
 does not see where it was there before its first packet: what else a call sends as it is set up ..."""
+PATH_TRIP_SECONDS: Final = 0.2
+"""By so much another path may be longer, and no queue is on it."""
 PATIENT_SECONDS: Final = 8.0
 """... is over after so long, or it is a long way."""
 CLIMB_SECONDS: Final = 1.0
@@ -151,7 +153,7 @@ class Climb:
             self.pulse = None
             self._next = now + PATH_SECONDS
         self._own_until = now + PATH_SECONDS + JITTER_SECONDS  # a change of path looks like jitter
-        self._least_trip = LONG_TRIP_SECONDS
+        self._least_trip = min(self._least_trip + PATH_TRIP_SECONDS, LONG_TRIP_SECONDS)
         self._jitter_before = 2 * RISING_BEFORE_SECONDS
 
     def _try_higher(self, now: float, report: Report, at: int) -> int:

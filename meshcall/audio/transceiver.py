@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from meshcall.audio.climb import PATH_TRIP_SECONDS
 from meshcall.audio.codec import Decoder, Encoder
 from meshcall.audio.receiver import Receiver
 from meshcall.audio.sender import Sender
@@ -43,7 +44,7 @@ class Transceiver:
         self.round_trip: float | None = None
         """Of the last seconds, not smoothed; the owner keeps it up to date."""
         self._least_trip = float("inf")
-        """Of the present path."""
+        """Of the present path, as far as is known."""
         self._paths = 0
         self._heard: Report | None = None
         self._heard_at = now
@@ -97,8 +98,8 @@ class Transceiver:
         """
         if self.round_trip is None:
             return 0.0
-        if self.sender.paths != self._paths:  # another way is as long as it is
-            self._paths, self._least_trip = self.sender.paths, self.round_trip
+        if self.sender.paths != self._paths:
+            self._paths, self._least_trip = self.sender.paths, self._least_trip + PATH_TRIP_SECONDS
         self._least_trip = min(self._least_trip, self.round_trip)
         hidden = self.round_trip - self._least_trip - self.sender.telling.queue
         return hidden if hidden >= HIDDEN_SECONDS and self.receiver.frame_slots == 1 else 0.0

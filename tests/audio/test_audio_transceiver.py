@@ -160,3 +160,17 @@ def test_a_narrow_line_of_theirs_shows_in_their_frames() -> None:
     end.transceiver.unheard(START + 9.0, 1, RELAY, paper_packet(402, 3))
     end.tick(START + 9.0)
     assert end.transceiver.is_narrow
+
+
+def test_a_queue_that_only_the_round_trip_shows_lowers_the_rate() -> None:
+    """The other side began to listen on a full line: it reports no queue, and packets are half a second under way."""
+    rates = {}
+    for trip in (0.1, 0.6):
+        end = End()
+        end.transceiver.round_trip = 0.1
+        ring(end, 400)
+        end.transceiver.open(START + 8.1, 1)
+        end.transceiver.round_trip = trip
+        ring(end, 150, begin=410)
+        rates[trip] = end.transceiver.sender.shape.size / end.transceiver.sender.shape.seconds
+    assert rates[0.6] < 0.7 * rates[0.1]

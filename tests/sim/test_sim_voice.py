@@ -158,11 +158,11 @@ class Queues:
 @pytest.mark.parametrize(
     ("ring", "floor", "first", "queue"),
     [
-        (1.0, {"narrow": 4.1, "narrowest": 3.4}, {"narrow": 3.9, "narrowest": 2.0}, {"narrow": 0.12, "narrowest": 0.2}),
+        (1.0, {"narrow": 4.0, "narrowest": 3.0}, {"narrow": 3.9, "narrowest": 1.9}, {"narrow": 0.15, "narrowest": 0.4}),
         (
             5.0,
-            {"narrow": 4.15, "narrowest": 3.65},
-            {"narrow": 4.2, "narrowest": 2.7},
+            {"narrow": 4.2, "narrowest": 3.5},
+            {"narrow": 4.0, "narrowest": 2.5},
             {"narrow": 0.12, "narrowest": 0.13},
         ),
     ],
@@ -187,7 +187,7 @@ def test_whole_calls_from_behind_a_narrow_uplink_are_good_from_the_first_seconds
         later = [mos for one in mine for mos in column(one, "mos")[3:]]
         assert sum(later) / len(later) > floor[line], (line, mine)
         assert sum(begin) / len(begin) > first[line], (line, mine)
-        assert max(one["missing"] for one in mine) < 0.05
+        assert max(one["missing"] for one in mine) < 0.06
         waits = sorted(wait for at, wait in queues.of[line] if at > 4)
         assert waits[int(0.95 * len(waits))] < queue[line], line
 
