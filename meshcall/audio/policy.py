@@ -88,14 +88,19 @@ ALONE_BELOW_BITS: Final = {Grade.MORE: 15_000, Grade.MUCH: 15_000, Grade.HEAVY: 
 repaired."""
 COPIES_BURSTY: Final = (0, 0, 1, 1, 1, 2, 2, 3)
 """In bursts, by grade: many of one burst are lost together with their copies, and each copy costs as much."""
-COVERS_SHAKY: Final = (Cover(1, 6),)
-"""The least where delays differ from packet to packet: a frame is late only if what repairs it is late too, and while
-the receiver waits for late packets anyway a wide window repairs most ..."""
+SHAKY_WINDOW_SLOTS: Final = 6
+"""A symbol of the frames of so long is the least where delays differ from packet to packet: a frame is late only if
+what repairs it is late too, and while the receiver waits for late packets anyway a wide window repairs most ..."""
 SHAKY_DISTANCE_MAX: Final = 4
 """... unless bursts are longer than this: of one longer than the window all is lost."""
 SHAKY_ENTER_SECONDS: Final = 0.04
 SHAKY_LEAVE_SECONDS: Final = 0.025
 """Of reported jitter: from the one on, until it falls below the other."""
+STORMY_ENTER_SECONDS: Final = 0.11
+STORMY_LEAVE_SECONDS: Final = 0.08
+"""The same, where packets are lost as well: then frames have ..."""
+STORMY_SLOTS: Final = 2
+"""... so many slots at least.  The receiver waits for 200 ms anyway, and half of the headers' bits go to the codec."""
 INBAND_EXPECTED_LOSS: Final = 0.05
 """From less libopus makes no LBRR at 40 kbit/s."""
 INBAND_BITS_LEAST: Final = 24_000
@@ -135,7 +140,7 @@ def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) 
     """The row of the table; `distance` in slots, `slots` per frame; `shaky`: packets come with much jitter."""
     count = COPIES_BURSTY[grade]
     if shaky and count < 2 and distance <= SHAKY_DISTANCE_MAX:
-        return COVERS_SHAKY
+        return (Cover(1, SHAKY_WINDOW_SLOTS // slots),)
     if not distance:
         return _COVERS[grade]
     far = math.ceil(distance / slots)
@@ -143,21 +148,27 @@ def covers_for(grade: Grade, distance: int, slots: int, *, shaky: bool = False) 
     return tuple(Cover(first, 1) for first in dict.fromkeys((far, near, far + near)))[:count]
 
 
-def shape_for(grade: Grade, distance: int, step: Step, overhead: int, *, shaky: bool = False) -> Shape:
-    """Packets within the step's bits per second; `overhead`: bytes per packet below the payload."""
-    seconds = step.slots * SLOT_SECONDS
+def shape_for(
+    grade: Grade, distance: int, step: Step, overhead: int, *, shaky: bool = False, stormy: bool = False
+) -> Shape:
+    """Packets within the step's bits per second; `overhead`: bytes per packet below the payload.
+
+    `stormy`: the receiver waits so long for late packets that longer frames cost little.
+    """
+    slots = max(step.slots, STORMY_SLOTS) if stormy else step.slots
+    seconds = slots * SLOT_SECONDS
     size = int(step.bits_per_second * seconds / BITS_PER_BYTE) - overhead
 
     def frame_bits(covers: tuple[Cover, ...]) -> float:
         return frame_bytes_for(size, len(covers), implied=is_implied(covers)) * BITS_PER_BYTE / seconds
 
-    covers = covers_for(grade, distance, step.slots, shaky=shaky)
+    covers = covers_for(grade, distance, slots, shaky=shaky)
     if covers == _COVERS[grade] and not distance and frame_bits(covers) < ALONE_BELOW_BITS.get(grade, 0):
         covers = ALONE[grade]
     while covers and frame_bits(covers) < FRAME_BITS_LEAST:
         covers = covers[:-1]
     inband = grade is Grade.TRACE and not covers and frame_bits(()) >= INBAND_BITS_LEAST
-    return Shape(step.slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
+    return Shape(slots, size, Protection(covers, inband, INBAND_EXPECTED_LOSS if inband else 0.0))
 
 
 LOSS_SECONDS: Final = 4.0
@@ -181,7 +192,9 @@ class Losses:
         self.grade = Grade.NONE
         self.distance = 0
         self.shaky = False
-        """Whether delays differ much from packet to packet."""
+        """Whether delays differ much from packet to packet ..."""
+        self.stormy = False
+        """... and so much, with losses, that longer frames pay."""
         self._jitter = 0.0
         self._loss = 0.0
         self._lost = self._runs = 0.0
@@ -206,6 +219,9 @@ class Losses:
         distance = distance_of(self._loss, burst, self.distance)
         grade = grade_of(self._loss, self.grade, bursty=distance > 0)
         shaky = self._jitter >= (SHAKY_LEAVE_SECONDS if self.shaky else SHAKY_ENTER_SECONDS)
-        pause = RISE_SECONDS if grade > self.grade or shaky > self.shaky else REST_SECONDS
-        if (grade, distance, shaky) != (self.grade, self.distance, self.shaky) and now - self._changed >= pause:
-            self.grade, self.distance, self.shaky, self._changed = grade, distance, shaky, now
+        stormy = grade >= Grade.SOME and self._jitter >= (STORMY_LEAVE_SECONDS if self.stormy else STORMY_ENTER_SECONDS)
+        wanted, present = (grade, distance, shaky, stormy), (self.grade, self.distance, self.shaky, self.stormy)
+        pause = RISE_SECONDS if grade > self.grade or shaky > self.shaky or stormy > self.stormy else REST_SECONDS
+        if wanted != present and now - self._changed >= pause:
+            self.grade, self.distance, self.shaky, self.stormy = wanted
+            self._changed = now

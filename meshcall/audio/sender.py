@@ -157,12 +157,16 @@ class Sender:
 
     def _wanted(self) -> Shape:
         losses = self._losses
-        shape = shape_for(losses.grade, losses.distance, self._capacity.step, self.overhead, shaky=losses.shaky)
+        shape = shape_for(
+            losses.grade, losses.distance, self._capacity.step, self.overhead, shaky=losses.shaky, stormy=losses.stormy
+        )
         return shape if self._fixed is None else replace(shape, protection=self._fixed)
 
     def _reshape(self) -> None:
         losses = self._losses
-        reasons = (losses.grade, losses.distance, losses.shaky, self._capacity.step, self.overhead, self._fixed)
+        reasons = (
+            losses.grade, losses.distance, losses.shaky, losses.stormy, self._capacity.step, self.overhead, self._fixed,
+        )  # fmt: skip
         if reasons == self._reasons:
             return
         self._reasons = reasons

@@ -263,7 +263,7 @@ def test_a_pair_of_copies_is_sent_where_there_is_room_for_it_and_losses_come_sin
         assert shape_for(grade, 0, STEPS[6], 86).protection.covers == alone  # a relay, and IPv6
     for grade in (Grade.MORE, Grade.MUCH):
         assert shape_for(grade, 4, STEPS[6], 54).protection.covers == (Cover(4, 1),)
-        assert shape_for(grade, 0, STEPS[6], 54, shaky=True).protection.covers == policy.COVERS_SHAKY
+        assert shape_for(grade, 0, STEPS[6], 54, shaky=True).protection.covers == WIDE
     assert shape_for(Grade.HEAVY, 4, STEPS[5], 54).protection.covers == (Cover(4, 1), Cover(2, 1))
     assert shape_for(Grade.SEVERE, 0, STEPS[5], 54).protection.covers == (Cover(1, 2), Cover(4, 1))
 
@@ -280,6 +280,9 @@ def test_losses_of_an_overfull_path_are_forgiven() -> None:
     assert losses.grade is Grade.NONE
 
 
+WIDE = (Cover(1, policy.SHAKY_WINDOW_SLOTS),)
+
+
 def jittery(losses: Losses, jitter: float, seconds: float, start: float, loss: float = 0.0) -> float:
     """Reports of one jitter for so long; the time then."""
     for n in range(int(seconds / TICK)):
@@ -291,7 +294,7 @@ def test_jitter_buys_a_symbol_as_loss_does() -> None:
     losses = Losses(START)
     now = jittery(losses, 0.065, 8, START)
     assert losses.shaky
-    assert covers_for(losses.grade, losses.distance, 1, shaky=losses.shaky) == policy.COVERS_SHAKY
+    assert covers_for(losses.grade, losses.distance, 1, shaky=losses.shaky) == WIDE
     now = jittery(losses, 0.03, 20, now)
     assert losses.shaky  # it was more, and has not gone
     now = jittery(losses, 0.01, 20, now)
@@ -303,6 +306,34 @@ def test_jitter_buys_a_symbol_as_loss_does() -> None:
 def test_jitter_leaves_more_symbols_and_distances_as_they_are() -> None:
     for grade in Grade:
         plain, few = covers_for(grade, 0, 1), policy.COPIES_BURSTY[grade] < 2
-        assert covers_for(grade, 0, 1, shaky=True) == (policy.COVERS_SHAKY if few else plain)
+        assert covers_for(grade, 0, 1, shaky=True) == (WIDE if few else plain)
         assert covers_for(grade, 4, 1, shaky=True) == covers_for(grade, 0, 1, shaky=True) or not few
         assert covers_for(grade, 5, 1, shaky=True) == covers_for(grade, 5, 1)
+
+
+def test_longer_frames_where_much_jitter_comes_with_losses() -> None:
+    losses = Losses(START)
+    now = jittery(losses, 0.15, 10, START)
+    assert losses.shaky and not losses.stormy  # nothing is lost
+    now = jittery(losses, 0.15, 20, now, loss=0.05)
+    assert losses.stormy
+    now = jittery(losses, 0.09, 20, now, loss=0.05)
+    assert losses.stormy  # it was more, and has not gone
+    now = jittery(losses, 0.07, 20, now, loss=0.05)
+    assert losses.shaky and not losses.stormy
+    now = jittery(losses, 0.09, 20, now, loss=0.05)
+    assert not losses.stormy
+
+
+def test_longer_frames_keep_the_rate_and_the_window_and_never_get_shorter() -> None:
+    for step in STEPS[:-1]:  # at the last one frames are as long as they may be
+        plain, stormy = (
+            shape_for(Grade.SOME, 0, step, 54, shaky=True, stormy=one) for one in (False, True)
+        )  # fmt: skip
+        assert stormy.slots == max(plain.slots, policy.STORMY_SLOTS)
+        for shape in (plain, stormy):
+            assert (shape.size + 54) * 8 / shape.seconds <= step.bits_per_second
+        assert stormy.frame_bytes / stormy.seconds >= plain.frame_bytes / plain.seconds
+    limit = shape_for(Grade.SOME, 0, STEPS[6], 54, shaky=True, stormy=True)
+    assert limit.protection.covers == (Cover(1, policy.SHAKY_WINDOW_SLOTS // policy.STORMY_SLOTS),)
+    assert limit.frame_bytes * 8 / limit.seconds > 28_000  # of which 20 ms leave 22,800
