@@ -22,10 +22,14 @@ from meshcall.audio.stretch import (
     LAG_MOST,
     LIKENESS,
     LIKENESS_HURRY,
+    LIKENESS_LEAD,
+    PERIOD_CONTEXT,
     cross_fade,
+    last_period,
     lead_in,
     lengthen,
     shorten,
+    to_sound,
 )
 from meshcall.errors import BadPacket
 
@@ -39,6 +43,8 @@ class Has(Enum):
     """Not its frame, but the one right after, which carries a copy of it (Opus's in-band repair)."""
     LATER = auto()
     """Frames after it only."""
+    HOPED = auto()
+    """Frames after it only; but so many are missing, and may yet be repaired, that it is worth to wait."""
     COVERED = auto()
     """Frames after it only, and what is between has been bridged already while there was nothing."""
     NOTHING = auto()
@@ -82,6 +88,7 @@ _TABLE: Final[dict[Has, dict[Delay, Do]]] = {
     Has.NEXT: {Delay.SHORT: Do.EXPAND, Delay.RIGHT: Do.NORMAL, Delay.LONG: Do.ACCELERATE, Delay.FAR: Do.FLUSH},
     Has.COPY: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.RECOVER, Delay.LONG: Do.RECOVER, Delay.FAR: Do.FLUSH},
     Has.LATER: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.CONCEAL, Delay.LONG: Do.CONCEAL, Delay.FAR: Do.FLUSH},
+    Has.HOPED: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.HOLD, Delay.LONG: Do.HOLD, Delay.FAR: Do.FLUSH},
     Has.COVERED: {Delay.SHORT: Do.SKIP, Delay.RIGHT: Do.SKIP, Delay.LONG: Do.SKIP, Delay.FAR: Do.FLUSH},
     Has.NOTHING: {Delay.SHORT: Do.HOLD, Delay.RIGHT: Do.HOLD, Delay.LONG: Do.HOLD, Delay.FAR: Do.HOLD},
 }
@@ -102,9 +109,13 @@ NOISE_BEGINS: Final = RATE // 10
 """Made-up sound turns into comfort noise from 100 ms on ..."""
 NOISE_ALONE: Final = RATE // 5
 """... to 200 ms."""
+PERIOD_BEGINS: Final = RATE // 50
+"""What is made up while a frame is late is the decoder's concealment for 20 ms, then the last pitch period ..."""
+PERIOD_GAIN: Final = 0.95
+"""... again and again, each 10 ms by so much softer: the decoder's falls by 20 dB in 40 ms."""
 MERGE_SAMPLES: Final = RATE * 5 // 1000
-REST: Final = RATE // 5
-"""Nobody has spoken for 200 ms: not merely a pause between two words."""
+REST: Final = RATE // 10
+"""Nobody has spoken for 100 ms: not merely a pause between two words."""
 REST_GAIN: Final = 5.0
 """Time is scaled while nobody speaks where that is worth so many milliseconds of delay (DelayHistogram.dearer) ..."""
 SPOKEN_GAIN: Final = 40.0
@@ -142,10 +153,12 @@ class Line:
         _warm_up()
         self._decoder = decoder
         self._ready: Sound = np.zeros(0, np.int16)
-        self._heard: Sound = np.zeros(CONTEXT, np.int16)
+        self._heard: Sound = np.zeros(PERIOD_CONTEXT, np.int16)
         self._background = Background()
         self._made_up = 0
         self._staying = False
+        self._period: Sound | None = None
+        """What is said again while nothing comes; None where there is no pitch."""
         self._since_scaled = 0
         self._unjudged: list[Sound] = []
         self._quiet = True
@@ -163,8 +176,8 @@ class Line:
 
     @property
     def noise(self) -> bool:
-        """Whether comfort noise, not the decoder, is what was heard last."""
-        return self._made_up > NOISE_BEGINS
+        """Whether comfort noise or a repeated period, not the decoder, is what was heard last."""
+        return self._made_up > (NOISE_BEGINS if self._period is None else PERIOD_BEGINS)
 
     def take(self) -> Sound:
         """The next 10 ms; there must be so much."""
@@ -183,6 +196,8 @@ class Line:
         """
         if staying and not self._staying:
             self._decoder.keep()
+            if not self._made_up:
+                self._period = last_period(self._heard, LIKENESS_LEAD)
         self._staying = staying
         for _ in range(samples // PULL_SAMPLES):
             sound = self._made(self._made_up)
@@ -201,7 +216,7 @@ class Line:
             self._decoder.go_back()
         led = lead_in(self._ready[-samples:], sound)
         self._ready = np.concatenate([self._ready[:-samples], led])
-        self._heard = np.concatenate([self._heard, led])[-CONTEXT:]
+        self._heard = np.concatenate([self._heard, led])[-PERIOD_CONTEXT:]
 
     def pass_over(self) -> None:
         """What was made up last stands for frames that are lost."""
@@ -227,6 +242,7 @@ class Line:
         if ahead is not None:
             sound = np.concatenate([cross_fade(ahead, sound), sound[MERGE_SAMPLES:]])
         self._made_up = 0
+        self._period = None
         self._unjudged.append(sound)
         if len(self._unjudged) >= UNJUDGED_FRAMES:
             self._judge()
@@ -254,17 +270,23 @@ class Line:
             self.make_up(samples)
             return False
         self._made_up = 0
+        self._period = None
         self._add(sound)
         return True
 
     def _made(self, before: int) -> Sound:
         """10 ms out of nothing, after so many samples of it."""
-        if before < NOISE_BEGINS:
-            return self._decoder.conceal(PULL_SAMPLES)
-        self._judge()
         if before >= NOISE_ALONE:
+            self._judge()
             return self._background.make()
-        sound = self._decoder.conceal(PULL_SAMPLES)
+        sound = self._decoder.conceal(PULL_SAMPLES)  # whatever is heard: if the frame is lost it goes on from here
+        if self._period is not None and before >= PERIOD_BEGINS:
+            at = before + np.arange(PULL_SAMPLES)
+            again = to_sound(self._period[at % len(self._period)] * PERIOD_GAIN ** (at / PULL_SAMPLES))
+            sound = cross_fade(sound, again) if before == PERIOD_BEGINS else again
+        if before < NOISE_BEGINS:
+            return sound
+        self._judge()
         share = (before + np.arange(PULL_SAMPLES) - NOISE_BEGINS) / (NOISE_ALONE - NOISE_BEGINS)
         mixed = np.sqrt(1 - share) * sound + np.sqrt(share) * self._background.make()
         return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
@@ -303,4 +325,4 @@ class Line:
 
     def _add(self, sound: Sound) -> None:
         self._ready = np.concatenate([self._ready, sound])
-        self._heard = np.concatenate([self._heard, sound])[-CONTEXT:]
+        self._heard = np.concatenate([self._heard, sound])[-PERIOD_CONTEXT:]

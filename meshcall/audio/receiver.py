@@ -41,6 +41,13 @@ SURPLUS_LEAST: Final = RATE // 1000
 """Less surplus delay than 1 ms is none."""
 FAR_SAMPLES: Final = RATE // 2
 """A surplus of 500 ms is not scaled away but dropped."""
+HOPE_SLOTS: Final = 4
+"""So many slots missing in a row are worth a hold, if they may yet be repaired: it is heard as much as two of them,
+..."""
+HOPE_SAMPLES: Final = RATE // 10
+"""... for so long at most, ..."""
+HOPE_SURPLUS: Final = RATE // 5
+"""... and while the delay is not yet so much above its target."""
 TARGET_TICKS: Final = 5
 """The target is asked for every 50 ms."""
 CALM_TARGETS: Final = 20
@@ -326,8 +333,8 @@ class Receiver:
         assert self._next is not None
         self._buffer.drop_before(self._next)
         frame = self._buffer.oldest()
-        has = self._has(frame)
         surplus = self._delay_samples()
+        has = self._has(frame, surplus)
         do = decide(has, self._judge(has, frame, surplus), self._previous, noise=self._line.noise)
         self._carry_out(do, frame, surplus)
         self._previous = do
@@ -348,7 +355,7 @@ class Receiver:
             self._line.silence()
         self._previous = Do.WAIT
 
-    def _has(self, frame: Frame | None) -> Has:
+    def _has(self, frame: Frame | None, surplus: int) -> Has:
         assert self._next is not None
         if frame is None:
             return Has.NOTHING
@@ -359,7 +366,8 @@ class Receiver:
             return Has.COVERED
         if frame.inband and gap == frame.slots * SLOT_SAMPLES and not self._held:
             return Has.COPY
-        return Has.LATER
+        is_worth = gap >= HOPE_SLOTS * SLOT_SAMPLES and self._held < HOPE_SAMPLES and surplus < HOPE_SURPLUS
+        return Has.HOPED if is_worth and self._repair.hopes(self._next) else Has.LATER
 
     def _delay_samples(self) -> int:
         """Surplus of delay above the target, negative below; 0 between the present target and that of a calm second."""

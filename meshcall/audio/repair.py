@@ -137,6 +137,8 @@ class _Window:
         self.known: dict[int, bytes] = {}
         self.rows: dict[int, bytes] = {}
         self.contradictions = 0
+        self.reach = 0
+        """How many slots behind its own the newest packet covers."""
 
     def advance(self, slot: int) -> None:
         """The newest slot is this one; what lies behind the horizon is forgotten."""
@@ -149,6 +151,13 @@ class _Window:
         for old in range(before - HORIZON_SLOTS, least):
             self.known.pop(old, None)
             self.rows.pop(old, None)  # what it could have told hangs on a frame that will never be known
+
+    def hopes(self, slot: int) -> bool:
+        """Whether packets to come may tell this frame: one of them may cover it, or an equation that has it waits."""
+        if slot in self.known or slot < self.newest - HORIZON_SLOTS:
+            return False
+        column = slot % _COLUMNS
+        return self.newest < slot + self.reach or any(row[column] for row in self.rows.values())
 
     def learn(self, slot: int, frame: bytes, found: dict[int, bytes]) -> None:
         """A frame; what its equations give beyond it goes into `found`."""
@@ -257,6 +266,8 @@ class RepairDecoder:
             window = self._window(packet, slot)
         self._stale = 0
         window.advance(max(slot, window.newest))
+        if slot == window.newest:
+            window.reach = max((one.first + one.count - 1 for one in packet.covers), default=0) * packet.slots
         found: dict[int, bytes] = {}
         is_new = slot not in window.known
         window.learn(slot, packet.frame, found)
@@ -268,6 +279,10 @@ class RepairDecoder:
         if is_new:
             known.append((slot, packet.slots, packet.frame, False))
         return sorted(known)
+
+    def hopes(self, slot: int) -> bool:
+        """Whether the frame of this slot, which is missing, may yet be told by packets to come."""
+        return any(window.hopes(slot) for window in self._windows)
 
     def reset(self) -> None:
         """Forget all frames and equations."""

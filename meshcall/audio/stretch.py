@@ -32,6 +32,11 @@ _NEARLY: Final = 0.02
 """A longer lag is taken where it is hardly less alike."""
 _COARSE: Final = 6
 """The first search is at 8 kHz."""
+_PERIOD_WIDTH: Final = RATE // 50
+"""So much of the end of a sound is looked for before it, ..."""
+_PERIOD_MOST: Final = RATE // 50
+"""... so far at most: one period of a low voice, two of most."""
+PERIOD_CONTEXT: Final = _PERIOD_WIDTH + _PERIOD_MOST
 _SEAM_LEAST: Final = RATE * 5 // 1000
 _QUIET_POWER: Final = 1.0
 
@@ -84,6 +89,19 @@ def lead_in(made_up: Sound, following: Sound) -> Sound:
     out = made_up.astype(np.float32)
     alike = float(out @ before) / (float(np.sqrt((out @ out) * (before @ before))) + 1.0)
     return _fade(out, before, alike)
+
+
+def last_period(heard: Sound, likeness: float) -> Sound | None:
+    """The last pitch period, or two, of `heard`, which is PERIOD_CONTEXT samples; None where none is so clear."""
+    x = heard[::-1].astype(np.float32)
+    coarse = _alike(
+        x.reshape(-1, _COARSE).mean(axis=1), _PERIOD_WIDTH // _COARSE, LAG_LEAST // _COARSE, _PERIOD_MOST // _COARSE
+    )
+    middle = int(np.argmax(coarse)) * _COARSE + LAG_LEAST
+    low = max(LAG_LEAST, middle - _COARSE)
+    fine = _alike(x, _PERIOD_WIDTH, low, min(_PERIOD_MOST, middle + _COARSE))
+    best = int(np.argmax(fine))
+    return heard[-(low + best) :] if fine[best] >= likeness else None
 
 
 def cross_fade(out: Sound, into: Sound) -> Sound:

@@ -10,7 +10,7 @@ import pytest
 from meshcall.audio.codec import PULL_SAMPLES, SLOT_SAMPLES, Sound
 from meshcall.audio.jitter import Frame
 from meshcall.audio.noise import Background
-from meshcall.audio.playout import HURRY_SAMPLES, NOISE_ALONE, PATIENCE, Delay, Do, Has, Line, decide
+from meshcall.audio.playout import HURRY_SAMPLES, NOISE_ALONE, PATIENCE, PERIOD_BEGINS, Delay, Do, Has, Line, decide
 from tests.audio.paper_codec import MADE_UP, PaperDecoder, paper_frame
 
 
@@ -37,6 +37,8 @@ def test_there_is_a_decision_for_everything() -> None:
         (Has.LATER, Delay.SHORT, Do.NORMAL, Do.HOLD),
         (Has.COPY, Delay.LONG, Do.NORMAL, Do.RECOVER),
         (Has.COVERED, Delay.RIGHT, Do.HOLD, Do.SKIP),
+        (Has.HOPED, Delay.RIGHT, Do.NORMAL, Do.HOLD),
+        (Has.HOPED, Delay.FAR, Do.NORMAL, Do.FLUSH),
         (Has.NOTHING, Delay.LONG, Do.NORMAL, Do.HOLD),
     ],
 )
@@ -93,6 +95,42 @@ def test_while_somebody_speaks_delay_is_taken_out_only_after_ten_seconds_without
         hurry.frame(frame, Do.ACCELERATE, HURRY_SAMPLES[Do.ACCELERATE], 300.0)
         taken(hurry)
     assert hurry.accelerated > 0
+
+
+class VoicedDecoder(PaperDecoder):
+    """A voice of 100 Hz that goes on from frame to frame."""
+
+    def decode(self, frame: bytes, samples: int) -> Sound:
+        slot, _ = self._open(frame)
+        at = slot * SLOT_SAMPLES + np.arange(samples)
+        return np.round(3000 * np.sin(2 * np.pi * at / 480) + 1000 * np.sin(2 * np.pi * at / 160)).astype(np.int16)
+
+
+def test_while_a_frame_is_late_the_last_period_is_said_again_and_goes_on_into_the_frame() -> None:
+    line = Line(VoicedDecoder())
+    for slot in range(5):
+        line.frame(Frame(slot, 1, paper_frame(slot), 0, False, False), Do.NORMAL, 0, 0.0)
+    taken(line)
+    for _ in range(8):
+        line.make_up(PULL_SAMPLES, staying=True)
+    made = taken(line).astype(float)
+    assert np.all(made[:PERIOD_BEGINS] == MADE_UP)  # short holds are the decoder's
+    again = made[PERIOD_BEGINS + PULL_SAMPLES :]
+    assert np.corrcoef(again[:-480], again[480:])[0, 1] > 0.99
+    assert 0.6 < again[-480:].std() / 2236 < 0.75  # 80 ms later it is a third softer
+    assert line.noise  # so the frame is merged with it
+    line.frame(Frame(5, 1, paper_frame(5), 0, False, False), Do.MERGE, 0, 0.0)
+    assert not line.noise
+    assert np.abs(np.diff(np.concatenate([again, taken(line)]))).max() < 150
+
+
+def test_what_is_lost_is_concealed_by_the_decoder_alone() -> None:
+    line = Line(VoicedDecoder())
+    for slot in range(5):
+        line.frame(Frame(slot, 1, paper_frame(slot), 0, False, False), Do.NORMAL, 0, 0.0)
+    taken(line)
+    line.make_up(4 * SLOT_SAMPLES)
+    assert np.all(taken(line) == MADE_UP)
 
 
 class NoisyDecoder(PaperDecoder):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from meshcall.audio.codec import PULL_SAMPLES
-from meshcall.wire.voice import Report
-from tests.audio.paper_codec import paper_packet
+from meshcall.audio.receiver import Receiver
+from meshcall.audio.repair import RepairEncoder
+from meshcall.wire.coded import WHOLE
+from meshcall.wire.voice import Cover, Report, VoicePacket, encode_voice
+from tests.audio.paper_codec import PaperDecoder, paper_frame, paper_packet
 from tests.audio.paper_net import new_receiver, run
 
 NETWORK = 0.02
@@ -270,3 +273,39 @@ def test_nothing_grows_however_long_nobody_pulls_or_sends() -> None:
         receiver.pull(tick * 0.01)
     assert receiver.stats().missing < 1
     assert np.any(receiver.pull(104.0))
+
+
+def stormy_call(lost: set[int]) -> tuple[Receiver, PaperDecoder]:
+    """12 s of frames of 40 ms, each symbol of three; stalls of 120 ms up to 1.5 s before the losses."""
+    receiver, decoder = new_receiver()
+    encoder = RepairEncoder()
+    arrivals = []
+    for n in range(300):
+        frame = paper_frame(2 * n, 2)
+        encoder.add(2 * n, WHOLE[1], frame)
+        covers = encoder.possible((Cover(1, 3),))
+        packet = VoicePacket(7, 2 * n, WHOLE[1], False, Report(), frame, covers, tuple(encoder.symbols(covers)))
+        stalled = max(0.0, 0.12 - 0.04 * (n % 8)) if n < 160 else 0.0
+        if n not in lost:
+            arrivals.append(((n + 1) * 0.04 + NETWORK + stalled, encode_voice(packet)))
+    for tick in range(1200):
+        while arrivals and arrivals[0][0] <= tick * 0.01:
+            receiver.push(*arrivals.pop(0))
+        receiver.pull(tick * 0.01)
+    return receiver, decoder
+
+
+def test_many_missing_frames_are_held_for_while_packets_to_come_may_tell_them() -> None:
+    receiver, decoder = stormy_call({200, 201, 202})  # known 120 ms after the last was due, where 120 are waited for
+    stats = receiver.stats()
+    assert stats.missing == 0 and stats.repaired == 3 and stats.late == 0
+    assert decoder.decoded == list(range(0, decoder.decoded[-1] + 1, 2))
+
+
+def test_what_no_symbol_can_tell_any_more_is_not_held_for() -> None:
+    receiver, decoder = stormy_call(set(range(200, 207)))
+    stats = receiver.stats()
+    assert stats.repaired == 3 and stats.late == 0
+    assert [slot for slot in range(380, 430, 2) if slot not in decoder.decoded] == [400, 402, 404, 406]
+    alone = stormy_call({200, 201, 202, 203})[0].stats()
+    assert alone.missing * 600 < 4  # but one frame was known in time

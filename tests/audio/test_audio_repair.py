@@ -255,3 +255,21 @@ def test_the_vectors() -> None:
             encoder.add(packet["slot"], vector["config"], frame)
             symbols = [one.hex() for one in encoder.symbols(encoder.possible(covers))]
             assert symbols == packet["symbols"]
+
+
+def test_there_is_hope_for_a_frame_as_long_as_packets_to_come_may_tell_it() -> None:
+    packets = stream(Random(3), 40, (Cover(1, 3),), slots=2)
+    decoder = RepairDecoder()
+    assert not decoder.hopes(18)
+    play(decoder, packets, list(range(9)))
+    decoder.add(packets[12], 24)  # 9, 10 and 11 are lost; the symbol is of them
+    assert decoder.hopes(18) and decoder.hopes(22)
+    assert not decoder.hopes(16)  # known
+    for n in (13, 14):
+        assert decoder.hopes(18)
+        decoder.add(packets[n], 2 * n)
+    assert decoder.repaired == 3 and not decoder.hopes(18)
+    for n in (*range(15, 20), 24):  # 20 to 23 are lost, one more than a window
+        decoder.add(packets[n], 2 * n)
+    assert not decoder.hopes(40)  # no symbol that comes has the first of them
+    assert decoder.hopes(42) and decoder.hopes(46)
