@@ -48,6 +48,8 @@ HOPE_SAMPLES: Final = RATE // 10
 """... for so long at most, ..."""
 HOPE_SURPLUS: Final = RATE // 5
 """... and while the delay is not yet so much above its target."""
+LITTLE_BITS_PER_SECOND: Final = 40_000
+"""Of payload.  45,000 on the wire in frames of 40 ms leave 34,000; 58,000, in a storm with frames as long, 47,000."""
 TARGET_TICKS: Final = 5
 """The target is asked for every 50 ms."""
 CALM_TARGETS: Final = 20
@@ -114,7 +116,7 @@ class Receiver:
         self._next: int | None = None
         """The slot to be played next; None before the first."""
         self._newest = 0
-        self._frame_bits = 0.0
+        self._bits = self._frame_bits = 0.0
         self._slots = 1
         self._inband = False
         self._held = 0
@@ -147,9 +149,9 @@ class Receiver:
         self._opens = True
 
     @property
-    def frame_slots(self) -> int:
-        """Of the newest packet: more than 1 where the other side sends little, as its line is narrow."""
-        return self._slots
+    def is_little(self) -> bool:
+        """Whether the other side sends little, as its line is narrow: long frames, and not those of a full rate."""
+        return self._slots > 1 and self._bits < LITTLE_BITS_PER_SECOND
 
     def path_changed(self, now: float) -> None:
         """Packets take another path from now on: what was learnt of delays is void."""
@@ -271,6 +273,7 @@ class Receiver:
         if slot >= self._newest or self._counts["packets"] == 1 or restarted:
             self._newest, self._slots, self._inband = slot, packet.slots, packet.inband
             self._told = self._heard = packet.report
+            self._bits = 8 * len(payload) * RATE / (packet.slots * SLOT_SAMPLES)
             self._frame_bits = 8 * len(packet.frame) * RATE / (packet.slots * SLOT_SAMPLES)
         self._reception.packet(at, slot, packet.slots)
         if self.is_deaf:

@@ -102,7 +102,7 @@ class Transceiver:
             self._paths, self._least_trip = self.sender.paths, self._least_trip + PATH_TRIP_SECONDS
         self._least_trip = min(self._least_trip, self.round_trip)
         hidden = self.round_trip - self._least_trip - self.sender.telling.queue
-        return hidden if hidden >= HIDDEN_SECONDS and self.receiver.frame_slots == 1 else 0.0
+        return hidden if hidden >= HIDDEN_SECONDS and not self.receiver.is_little else 0.0
 
     @property
     def once(self) -> bool:
@@ -112,4 +112,4 @@ class Transceiver:
     @property
     def is_narrow(self) -> bool:
         """Whether either direction is on a line that may be full: probes and their answers go both ways."""
-        return self.sender.is_narrow or self.receiver.frame_slots > 1
+        return self.sender.is_narrow or self.receiver.is_little

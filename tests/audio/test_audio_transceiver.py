@@ -10,7 +10,7 @@ import pytest
 from meshcall.audio.codec import PULL_SAMPLES
 from meshcall.audio.transceiver import WAY_SILENT_SECONDS, Transceiver
 from meshcall.wire.coded import WHOLE, Coded
-from meshcall.wire.voice import decode_voice
+from meshcall.wire.voice import Cover, Report, VoicePacket, decode_voice, encode_voice
 from tests.audio.paper_codec import PaperDecoder, paper_packet, slot_of
 
 START = 100.0
@@ -157,7 +157,12 @@ def test_a_narrow_line_of_theirs_shows_in_their_frames() -> None:
     end = End()
     ring(end, 400)
     assert not end.transceiver.is_narrow
-    end.transceiver.unheard(START + 9.0, 1, RELAY, paper_packet(402, 3))
+    half = bytes(140)
+    storm = VoicePacket(7, 402, WHOLE[1], False, Report(), half, (Cover(1, 1),), (half,))
+    end.transceiver.unheard(START + 8.5, 1, RELAY, encode_voice(storm))
+    end.tick(START + 8.5)
+    assert not end.transceiver.is_narrow, "long frames of a full rate are those of a storm"
+    end.transceiver.unheard(START + 9.0, 1, RELAY, paper_packet(404, 3))
     end.tick(START + 9.0)
     assert end.transceiver.is_narrow
 
