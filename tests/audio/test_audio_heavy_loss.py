@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+from random import Random
+
 from meshcall.audio.capacity import Capacity
-from meshcall.audio.loss_trials import HEAVY_LOSS, HEAVY_SECONDS
+from meshcall.audio.loss_trials import HEAVY_SECONDS, HEAVY_TOLD, LossTrials
+from meshcall.audio.steps import STEPS
 from meshcall.wire.voice import Report
 
 LIMIT = 70_000
@@ -36,18 +40,33 @@ def test_down_to_what_came_through_within_seconds_and_it_stays_there() -> None:
 def test_random_loss_as_heavy_gives_the_rate_back_and_is_not_tried_soon_again() -> None:
     capacity = Capacity(0.0, LIMIT)
     before = capacity.step.bits_per_second
-    now = run(capacity, 0.0, HEAVY_SECONDS + 5, None, 0.4)
+    now = run(capacity, 0.0, HEAVY_SECONDS + 5, None, 0.5)
     assert capacity.step.bits_per_second < before
-    now = run(capacity, now, 5.0, None, 0.4)
+    now = run(capacity, now, 5.0, None, 0.5)
     assert capacity.step.bits_per_second >= before
     assert not capacity.is_narrow
     for _ in range(30):
-        now = run(capacity, now, 1.0, None, 0.4)
+        now = run(capacity, now, 1.0, None, 0.5)
         assert capacity.step.bits_per_second >= before
 
 
 def test_less_loss_does_not_do_it() -> None:
     capacity = Capacity(0.0, LIMIT)
     before = capacity.step.bits_per_second
-    run(capacity, 0.0, HEAVY_SECONDS + 2, None, HEAVY_LOSS - 0.05)
+    run(capacity, 0.0, HEAVY_SECONDS + 2, None, HEAVY_TOLD - 0.05)
     assert capacity.step.bits_per_second >= before
+
+
+def test_what_chance_makes_of_30_percent_does_not_do_it_either() -> None:
+    chance = Random(1)
+    for _ in range(20):
+        trials = LossTrials(0.0, STEPS)
+        came = deque((chance.random() >= 0.3 for _ in range(100)), maxlen=100)  # two seconds
+        highest = 0.0
+        for n in range(1500):
+            came += (chance.random() >= 0.3 for _ in range(2))
+            loss = 1 - sum(came) / 100
+            highest = max(highest, loss)
+            trials.reported(n * 0.04, loss, light_loss=0.0, is_queueing=False)
+            assert not trials.begins_heavy(n * 0.04, 4)
+        assert highest > 0.36
