@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--delay", type=float, default=20.0, help="milliseconds, one way, on each access link")
     parser.add_argument("--count", type=int, default=80, help="echoes for each pair, 50 ms apart")
-    parser.add_argument("--pair", nargs=2, metavar="KIND", help="only from the first of these kinds to the second")
+    parser.add_argument(
+        "--pair", nargs=2, choices=list(KINDS), metavar="KIND", help="only from the first of these kinds to the second"
+    )
     parser.add_argument("--each", type=int, default=1, help="with --pair: so many homes of each, all pairs of them")
     parser.add_argument("--neighbours", action="store_true", help="also pairs behind one NAT or carrier")
     parser.add_argument("--out", type=Path, help="write all results there, as JSON")
