@@ -392,7 +392,8 @@ class Receiver:
     def _judge(self, has: Has, frame: Frame | None, surplus: int) -> Delay:
         assert self._next is not None
         ahead = (frame.slot - self._next) * SLOT_SAMPLES - self._held if frame is not None else 0
-        if ahead > FAR_SAMPLES or (has is Has.NEXT and surplus > FAR_SAMPLES):
+        # Far behind, whatever there is: at the bound of the buffer the frame that is next is always just dropped.
+        if ahead > FAR_SAMPLES or (has is not Has.NOTHING and surplus > FAR_SAMPLES):
             return Delay.FAR
         if surplus < 0:
             return Delay.SHORT

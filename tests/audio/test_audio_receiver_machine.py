@@ -119,3 +119,14 @@ class Calls(RuleBasedStateMachine):
 
 Calls.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestCalls = Calls.TestCase
+
+
+def test_who_is_as_far_behind_as_the_buffer_is_long_catches_up() -> None:
+    """The frame that is next was dropped for a newer one, again and again: nothing was heard any more."""
+    calls = Calls()
+    for ticks in (33, 57, 73, 73):
+        calls.stall(ticks)
+    calls.lose(1)
+    calls.stall(72)
+    calls.reorder([0])
+    calls.teardown()
