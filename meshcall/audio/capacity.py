@@ -376,7 +376,7 @@ class Capacity:
         above = self._at + 1
         self._probing, self._before, self._jitter_before = True, queue, report.jitter
         self._estimate = max(self._estimate, float(self._allowed[above].bits_per_second))
-        self._trials.step_up(is_known=is_known)
+        self._trials.step_up(report.loss, is_known=is_known)
         self._go(now, above, draining=is_known)
 
     def _is_rising(self, report: Report) -> bool:
@@ -432,7 +432,7 @@ class Capacity:
             verdict = trials.judge(now, self._since, self._at)
             if verdict is not None:
                 if verdict.is_ours:
-                    self._blocked.for_loss(now, self._at)
+                    self._blocked.for_loss(now, verdict.index + 1)
                     self.fell = now
                 self._go(now, verdict.index)
         elif trials.begins(now, self._at):

@@ -39,8 +39,18 @@ class _Trial(Enum):
     NONE = auto()
     LOWER = auto()
     """One step down: is there less loss?"""
+    AGAIN = auto()
+    """Back on the step before, as less was lost below it: is there more of it again?"""
     HIGHER = auto()
-    """After a step up, back or for the first time: is there more of it?"""
+    """After a step up for the first time: is there more of it?"""
+    BACK = auto()
+    """As there was, down again: is there less of it?  Else the line merely began to lose when the rate rose."""
+
+
+_NEXT: Final = {
+    _Trial.LOWER: _Trial.AGAIN, _Trial.AGAIN: _Trial.NONE, _Trial.HIGHER: _Trial.BACK, _Trial.BACK: _Trial.NONE,
+}  # fmt: skip
+"""Where losses followed the rate: twice, there and back, is no chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Verdict:
     index: int
     """The step to go to."""
     is_ours: bool = False
-    """The loss came from the rate."""
+    """The loss came from the rate: the step above that one has failed."""
 
 
 class LossTrials:
@@ -82,9 +92,9 @@ class LossTrials:
         """Packets go at another rate from now on."""
         self._lossy_since = now
 
-    def step_up(self, *, is_known: bool) -> None:
-        """The rate rises; where that is not known to be carried, losses are compared."""
-        self._trial, self._before = (_Trial.NONE if is_known else _Trial.HIGHER), self._loss
+    def step_up(self, loss: float, *, is_known: bool) -> None:
+        """The rate rises; where that is not known to be carried, losses are compared.  `loss`: as told last."""
+        self._trial, self._before = (_Trial.NONE if is_known else _Trial.HIGHER), max(loss, self._loss)
 
     def overfull(self) -> None:
         """A queue has told more than losses can."""
@@ -136,18 +146,18 @@ class LossTrials:
         """Half of a trial may be over.  `since`: of this step.  None: nothing changes, yet."""
         if now - since < TRIAL_SECONDS:
             return None
-        is_lower = self._trial is _Trial.LOWER
+        trial = self._trial
+        is_lower = trial in (_Trial.LOWER, _Trial.BACK)
         low = at if is_lower else at - 1
         share = 1 - self._steps[low].bits_per_second / self._steps[low + 1].bits_per_second
         change = self._before - self._loss if is_lower else self._loss - self._before
         telling = change >= share / 2 * (1 - self._before)  # half of what it would be if the line were full
         if not telling and (is_lower or self._loss >= TRIAL_LOSS):
             self._was_in_vain(now)
+        self._trial, self._before = (_NEXT[trial] if telling else _Trial.NONE), self._loss
         if is_lower:
-            self._trial, self._before = (_Trial.HIGHER if telling else _Trial.NONE), self._loss
-            return Verdict(at + 1)
-        self._trial = _Trial.NONE
-        return Verdict(at - 1, is_ours=True) if telling else None
+            return Verdict(at, is_ours=True) if telling and trial is _Trial.BACK else Verdict(at + 1)
+        return Verdict(at - 1, is_ours=trial is _Trial.AGAIN) if telling else None
 
     def _was_in_vain(self, now: float) -> None:
         self._not_before = now + self._pause

@@ -70,3 +70,17 @@ def test_what_chance_makes_of_30_percent_does_not_do_it_either() -> None:
             trials.reported(n * 0.04, loss, light_loss=0.0, is_queueing=False)
             assert not trials.begins_heavy(n * 0.04, 4)
         assert highest > 0.36
+
+
+def test_losses_that_begin_as_the_rate_rises_are_not_blamed_on_it() -> None:
+    """A step up, 20 % lost a moment later: back down shows as much, and the rate returns within seconds."""
+    for onset in (2.0, 3.0, 3.9, 4.2, 4.6):
+        capacity = Capacity(0.0, LIMIT)
+        told = deque([0.0] * 20, maxlen=20)  # two seconds
+        at_limit = 0
+        for n in range(600):
+            now = n * 0.1
+            told.append(0.2 if now >= onset else 0.0)
+            capacity.reported(now, Report(loss=sum(told) / len(told), burst=1.0))
+            at_limit += capacity.step.bits_per_second == LIMIT
+        assert at_limit > 600 * 0.75, onset
