@@ -76,16 +76,10 @@ def lead_in(made_up: Sound, following: Sound) -> Sound:
     x = following[: _LEAD_WIDTH + LAG_MOST].astype(np.float32)
     if len(x) < _LEAD_WIDTH + LAG_MOST:
         return made_up
-    coarse = _alike(
-        x.reshape(-1, _COARSE).mean(axis=1), _LEAD_WIDTH // _COARSE, LAG_LEAST // _COARSE, LAG_MOST // _COARSE
-    )
-    middle = int(np.argmax(coarse)) * _COARSE + LAG_LEAST
-    low = max(LAG_LEAST, middle - _COARSE)
-    fine = _alike(x, _LEAD_WIDTH, low, min(LAG_MOST, middle + _COARSE))
-    best = int(np.argmax(fine))
-    if fine[best] < LIKENESS_LEAD:
+    lag, likeness = _period(x, _LEAD_WIDTH, LAG_MOST)
+    if likeness < LIKENESS_LEAD:
         return made_up
-    before = x[np.arange(-len(made_up), 0) % (low + best)]
+    before = x[np.arange(-len(made_up), 0) % lag]
     out = made_up.astype(np.float32)
     alike = float(out @ before) / (float(np.sqrt((out @ out) * (before @ before))) + 1.0)
     return _fade(out, before, alike)
@@ -93,21 +87,24 @@ def lead_in(made_up: Sound, following: Sound) -> Sound:
 
 def last_period(heard: Sound, likeness: float) -> Sound | None:
     """The last pitch period, or two, of `heard`, which is PERIOD_CONTEXT samples; None where none is so clear."""
-    x = heard[::-1].astype(np.float32)
-    coarse = _alike(
-        x.reshape(-1, _COARSE).mean(axis=1), _PERIOD_WIDTH // _COARSE, LAG_LEAST // _COARSE, _PERIOD_MOST // _COARSE
-    )
-    middle = int(np.argmax(coarse)) * _COARSE + LAG_LEAST
-    low = max(LAG_LEAST, middle - _COARSE)
-    fine = _alike(x, _PERIOD_WIDTH, low, min(_PERIOD_MOST, middle + _COARSE))
-    best = int(np.argmax(fine))
-    return heard[-(low + best) :] if fine[best] >= likeness else None
+    lag, found = _period(heard[::-1].astype(np.float32), _PERIOD_WIDTH, _PERIOD_MOST)
+    return heard[-lag:] if found >= likeness else None
 
 
 def cross_fade(out: Sound, into: Sound) -> Sound:
     """From one sound into another, which are not alike; as long as the shorter one."""
     seam = min(len(out), len(into))
     return _fade(out[:seam].astype(np.float32), into[:seam].astype(np.float32), 0.0)
+
+
+def _period(x: Signal, width: int, most: int) -> tuple[int, float]:
+    """The lag, `most` at most, at which the first `width` samples are found again best, and how alike they are."""
+    coarse = _alike(x.reshape(-1, _COARSE).mean(axis=1), width // _COARSE, LAG_LEAST // _COARSE, most // _COARSE)
+    middle = int(np.argmax(coarse)) * _COARSE + LAG_LEAST
+    low = max(LAG_LEAST, middle - _COARSE)
+    fine = _alike(x, width, low, min(most, middle + _COARSE))
+    best = int(np.argmax(fine))
+    return low + best, float(fine[best])
 
 
 def _lag(before: Sound, piece: Sound, most: int, quiet: bool, likeness: float) -> tuple[int, float] | None:
