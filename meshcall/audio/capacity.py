@@ -14,6 +14,7 @@ from typing import Final
 from meshcall.audio.blocked import Blocked
 from meshcall.audio.climb import Climb
 from meshcall.audio.copies import DOUBLE_LOSS, WIDE_SECONDS, Copies
+from meshcall.audio.delivered import Delivered
 from meshcall.audio.loss_trials import LossTrials
 from meshcall.audio.pulse import (
     PULSE_JITTER_MOST_SECONDS,
@@ -32,13 +33,13 @@ QUEUE_HIGH_SECONDS: Final = 0.10
 QUEUE_PROBE_SECONDS: Final = 0.05
 """... and already here, above what it was, in the first seconds after a step up."""
 QUEUE_LOW_SECONDS: Final = 0.03
-"""Below, nothing queues."""
+"""Below, beside the time that a packet itself takes on a line that got narrower, nothing queues."""
 QUEUE_OF_JITTER: Final = 0.5
 """While the rate climbs, what is below this share of the jitter is no queue: few packets come at low steps."""
 LEARN_QUEUE_SECONDS: Final = 0.2
 """From a shorter one nothing is learnt when it falls: the least delays of half a second blur it."""
-SUDDEN_QUEUE_SECONDS: Final = 0.19
-"""A queue of so much that is gone from one report to the next was never ours."""
+SUDDEN_QUEUE_SECONDS: Final = 0.16
+"""A queue of so much and more that is gone from one report to the next was never ours."""
 LEAST_GROWTH: Final = 0.1
 """Of a path that is overfull, whatever was measured."""
 DRAINING: Final = -0.1
@@ -87,6 +88,7 @@ class Capacity:
         """Bits per second that a train has shown; more is tried by a pulse."""
         self._copies = Copies(now, self._begin)
         self._blocked = Blocked()
+        self._delivered = Delivered(now, self._allowed[self._at].bits_per_second)
         self._forget(now)
 
     @property
@@ -151,20 +153,24 @@ class Capacity:
         """The step before one on probation had held: not far below it."""
         self._pulse: Pulse | None = None
         self._queues = QueueHistory()
-        self._last = now
         self._trials = LossTrials(now, self._allowed)
 
-    def reported(self, now: float, report: Report, round_trip: float | None = None, hidden: float = 0.0) -> None:
-        """What the receiver sees, and `hidden`, a queue that it does not.  Between two steps a second passes."""
-        self._queues.add(now, self._last, report.queue)
+    def reported(
+        self, now: float, report: Report, round_trip: float | None = None, *, hidden: float = 0.0, late: float = 0.0
+    ) -> None:
+        """What the receiver sees, and `hidden`, a queue that it does not; `late`: so long a report itself has queued.
+
+        Between two steps a second passes.
+        """
+        self._queues.add(now - late, report.queue)
         if hidden > report.queue:
             report = replace(report, queue=hidden)
-        self._last = now
         self._floor = min(self._floor, report.queue)
         queue = report.queue - self._floor
-        if queue > QUEUE_LOW_SECONDS:
+        is_queueing = queue > self._low()
+        if is_queueing:
             self._quiet_since = now
-        self._trials.reported(now, report.loss, light_loss=self._light_loss, is_queueing=queue > QUEUE_LOW_SECONDS)
+        self._trials.reported(now, report.loss, light_loss=self._light_loss, is_queueing=is_queueing)
         settled = now - self._since
         if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
             self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
@@ -209,7 +215,7 @@ class Capacity:
         if self._at and (is_queueing or climb.has_more_loss(report)):
             self._climb = None
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
-            self._overfull(now, report, self._queues.slope(now), self._climbed_from if late else 0.0)
+            self._overfull(now, report, self._queues.slope(), self._climbed_from if late else 0.0)
             return
         if self._at and not climb.is_own_queue(now) and climb.is_rising(report):
             self._climb = None
@@ -262,11 +268,12 @@ class Capacity:
         """A queue stands.  `is_old`: it is not the rate of before a step down that shows."""
         if self._at == 0 and self._is_narrow:
             return  # nothing more to be done
-        slope = self._queues.slope(now)
+        slope = self._queues.slope()
         if not self._is_draining or (slope > 0 and (self._probing or is_old)):
             self._overfull(now, report, slope)
         elif slope > DRAINING and self._at:
-            self._go(now, self._at - 1, draining=True)
+            came = self._delivered.bits_per_second(now, report.loss)  # loss of another cause may make it too low
+            self._go(now, min(self._fitting(came), self._at - 1), draining=True)
 
     def _overfull(self, now: float, report: Report, slope: float, rate: float = 0.0) -> None:
         """Down to what the growth of the queue, or what came through, says that the path carries.
@@ -292,7 +299,7 @@ class Capacity:
 
     def _refine(self, now: float) -> None:
         """Reports still speak of the rate of before: where the queue grew faster than it had seemed, further down."""
-        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._queues.slope(now)))
+        estimate = self._refine_from / (1 + max(LEAST_GROWTH, self._queues.slope()))
         if estimate >= self._estimate:
             return
         self._estimate = estimate
@@ -314,8 +321,8 @@ class Capacity:
 
     def _learn_from_draining(self, now: float) -> None:
         """A queue falls by what the line carries beyond our rate: better than its growth, which a full buffer hides."""
-        floor = self._floor
-        if self._queues.was_gone_at_once(floor + SUDDEN_QUEUE_SECONDS, floor + QUEUE_LOW_SECONDS):
+        floor, low = self._floor, self._floor + self._low()
+        if self._queues.was_gone_at_once(low + SUDDEN_QUEUE_SECONDS, low):
             self._not_ours()  # no line drains so at our lower rate
             return
         fall, longest = self._queues.fall(floor), self._queues.longest() - floor
@@ -323,10 +330,16 @@ class Capacity:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)
 
-    def _fitting(self) -> int:
-        """The highest step that the estimate has room for; the lowest where there is none."""
-        fits = [n for n, step in enumerate(self._allowed) if step.bits_per_second <= self._estimate * MARGIN]
+    def _fitting(self, most: float = float("inf")) -> int:
+        """The highest step that the estimate, and `most`, have room for; the lowest where there is none."""
+        carries = min(self._estimate, most) * MARGIN
+        fits = [n for n, step in enumerate(self._allowed) if step.bits_per_second <= carries]
         return max(fits, default=0)
+
+    def _low(self) -> float:
+        """Below, nothing queues.  The least delay may be of a time when packets took no time on the line."""
+        carries = max(self._estimate, self._allowed[0].bits_per_second)
+        return QUEUE_LOW_SECONDS + self._allowed[self._at].packet_bits / carries
 
     def _judge_fall(self, now: float, queue: float) -> None:
         """Some seconds at the lower rate: has the queue fallen?  If not, it is not ours, and the rate goes back."""
@@ -354,7 +367,7 @@ class Capacity:
         above = self._at + 1
         if above == len(self._allowed) or self._blocked.holds(now, above):
             return
-        if self._is_draining and queue <= QUEUE_LOW_SECONDS < self._queues.longest() - self._floor:
+        if self._is_draining and queue <= self._low() < self._queues.longest() - self._floor:
             self._learn_from_draining(now)
             self._queues.clear()
             if self._blocked.holds(now, above):
@@ -390,6 +403,7 @@ class Capacity:
         self._copies.narrow()
         self._trials.overfull()
         self._blocked.for_queue(now, self._at)
+        self._refine_from, self._refine_until = float(self.step.bits_per_second), now + REFINE_SECONDS
         self._estimate = float(self._allowed[self._at - 1].bits_per_second)
         self._go(now, max(0, self._at - 1 - DRAIN_STEPS), draining=True, keeps=True)
 
@@ -444,6 +458,7 @@ class Capacity:
     def _go(self, now: float, index: int, *, draining: bool = False, keeps: bool = False) -> None:
         """To another step; `keeps`: what was told of the queue before."""
         self._at = index
+        self._delivered.rate_is(now, self._allowed[index].bits_per_second)
         self._since = now
         self._trials.step_changed(now)
         self._is_draining = draining

@@ -7,7 +7,7 @@ from typing import Final
 from meshcall.audio.steps import Step
 from meshcall.wire.voice import Report
 
-PULSE_SECONDS: Final = 0.12
+PULSE_SECONDS: Final = 0.08
 UNSEEN_PULSE_SECONDS: Final = 0.24
 """For so long at the higher step; for the second, where it has not failed before and will be stayed at: ..."""
 PULSE_QUEUE_SECONDS: Final = 0.008

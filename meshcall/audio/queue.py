@@ -1,4 +1,8 @@
-"""The queue before a path's narrowest line, over the last moments, as the receiver tells it."""
+"""The queue before a path's narrowest line, over the last moments, as the receiver tells it.
+
+Dated when the packet that saw it was sent: a report waits in the queue on the way back, and before it that packet did
+in the one that is told.  While they grow or fall, what is told comes stretched or crowded.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ from typing import Final
 
 SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
-SLOPE_SECONDS_LEAST: Final = 0.15
+SLOPE_SECONDS_LEAST: Final = 0.25
 """... so long at least."""
+BEGUN_SECONDS: Final = 0.03
+"""From shorter queues it is measured only where there is nothing else: where a line gets narrow, each packet takes
+longer from one moment to the next, and that is no growth."""
 FALLING_SECONDS: Final = 0.4
 """Over so long at least the fall of a queue is measured."""
 SAME_SECONDS: Final = 0.25
@@ -24,38 +31,53 @@ class QueueHistory:
 
     def __init__(self) -> None:
         self._told: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
+        self._same_until = float("-inf")
+        """Of what was told last: it was still so."""
 
-    def add(self, now: float, before: float, queue: float) -> None:
-        """What is told now; `before` is when anything was told before that."""
-        if self._told and queue != self._told[-1][1] and before > self._told[-1][0]:
-            self._told.append((before, self._told[-1][1]))  # until then it was the same
-        if not self._told or queue != self._told[-1][1] or now - self._told[-1][0] >= SAME_SECONDS:
-            self._told.append((now, queue))
+    def add(self, at: float, queue: float) -> None:
+        """What a report tells that left the other side at `at`, by our clock and but for a constant."""
+        sent = at - queue
+        before, self._same_until = self._same_until, sent
+        if self._told:
+            last_at, last = self._told[-1]
+            if queue == last and sent - last_at < SAME_SECONDS:
+                return
+            if queue != last and last_at < before < sent:
+                self._told.append((before, last))
+            sent = max(sent, self._told[-1][0])
+        self._told.append((sent, queue))
 
     def clear(self) -> None:
         """Forget all."""
         self._told.clear()
+        self._same_until = float("-inf")
 
     def longest(self) -> float:
         """The longest queue that is remembered; raises ValueError where none is."""
         return max(queue for _, queue in self._told)
 
-    def slope(self, now: float) -> float:
+    def slope(self) -> float:
         """Seconds of queue per second, over the last moments; 0 where too little was told."""
         last_at, last = self._told[-1]
         slopes = [
-            (last - queue) / (last_at - at)
+            (queue > BEGUN_SECONDS, (last - queue) / (last_at - at))
             for at, queue in self._told
-            if now - at <= SLOPE_SECONDS and last_at - at >= SLOPE_SECONDS_LEAST
+            if SLOPE_SECONDS_LEAST <= last_at - at <= SLOPE_SECONDS
         ]
-        return max(slopes, default=0.0)
+        return max(slopes, default=(False, 0.0))[1]
 
     def fall(self, floor: float) -> float:
-        """The fastest fall, in seconds of queue per second, of a queue that stayed above `floor`; 0 where none fell."""
+        """The fastest fall, in seconds of queue per second, of a queue that stayed above `floor`; 0 where none fell.
+
+        The longest is not counted: packets of before were larger, and take longer by themselves.
+        """
+        told = list(self._told)
+        top = max(range(len(told)), key=lambda n: (told[n][1], n), default=0)
+        falling = told[top + 1 :]
         falls = [
             (before - after) / (at - since)
-            for n, (since, before) in enumerate(self._told)
-            for at, after in list(self._told)[n + 1 :]
+            for n, (since, before) in enumerate(falling)
+            for at, after in falling[n + 1 :]
             if at - since >= FALLING_SECONDS and after > floor
         ]
         return max(falls, default=0.0)

@@ -128,6 +128,8 @@ class Receiver:
         self._told = Report()
         """What the other side told of our packets, field by field."""
         self._heard: Report | None = None
+        self.heard_late = 0.0
+        """Seconds by which the packet with the newest report came later than the fastest one: it waited in a queue."""
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._waited = 0
@@ -273,6 +275,7 @@ class Receiver:
         if slot >= self._newest or self._counts["packets"] == 1 or restarted:
             self._newest, self._slots, self._inband = slot, packet.slots, packet.inband
             self._told = self._heard = packet.report
+            self.heard_late = self._reception.later(at, slot, packet.slots)
             self._bits = 8 * len(payload) * RATE / (packet.slots * SLOT_SAMPLES)
             self._frame_bits = 8 * len(packet.frame) * RATE / (packet.slots * SLOT_SAMPLES)
         self._reception.packet(at, slot, packet.slots)

@@ -73,6 +73,10 @@ class Reception:
         risen = delay if self._base is None else self._base + (now - self._base_at) * BASE_RISE
         self._base, self._base_at = min(delay, risen), now
 
+    def later(self, now: float, slot: int, slots: int) -> float:
+        """Seconds by which a packet that comes now came later than the fastest one known."""
+        return max(0.0, now - (slot + slots) * SLOT_SECONDS - self._base) if self._base is not None else 0.0
+
     def late(self, slot: int, slots: int) -> None:
         """A frame was known only after it should have been played."""
         for one in range(slot, slot + slots):

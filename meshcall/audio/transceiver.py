@@ -85,7 +85,7 @@ class Transceiver:
         if heard is None or (heard is self._heard and now - self._heard_at < HEARD_SECONDS):
             return False
         self._heard, self._heard_at = heard, now
-        sender.reported(now, heard, self.round_trip, self._hidden_queue())
+        sender.reported(now, heard, self.round_trip, hidden=self._hidden_queue(), late=receiver.heard_late)
         if heard.loss == self.loss_there:
             return False
         self.loss_there = heard.loss

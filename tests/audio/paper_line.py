@@ -29,11 +29,12 @@ class Line:
         self.seen = [one for one in self.seen if one[0] > now - 3]
 
     def report(self, now: float) -> Report:
-        """As it is known to the sender now: the way back takes as long as the queue."""
-        at = now - self.delay - self.queue
-        recent = [queue for then, queue, _ in self.seen if at - 0.5 <= then <= at]
-        losses = [lost for then, _, lost in self.seen if at - 2 <= then <= at]
-        delays = sorted(queue for then, queue, _ in self.seen if at - 2 <= then <= at)
+        """As it is known to the sender now, of what had come when it was made; nothing queues on the way back."""
+        at = now - self.delay
+        came = [(then + self.delay + queue, queue, lost) for then, queue, lost in self.seen]
+        recent = [queue for then, queue, _ in came if at - 0.5 <= then <= at]
+        losses = [lost for then, _, lost in came if at - 2 <= then <= at]
+        delays = sorted(queue for then, queue, _ in came if at - 2 <= then <= at)
         return Report(
             loss=sum(losses) / len(losses) if losses else 0.0, burst=1.5, queue=min(recent) if recent else 0.0,
             jitter=delays[int(0.95 * (len(delays) - 1))] - delays[0] if delays else 0.0,

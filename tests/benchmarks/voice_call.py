@@ -84,7 +84,7 @@ class End:
         played = self.receiver.pull(now)
         report = self.receiver.heard()
         if report is not None:
-            self.sender.reported(now, report)
+            self.sender.reported(now, report, late=self.receiver.heard_late)
         self.sender.telling = self.receiver.report()
         payload = self.sender.push(now, captured)
         if payload is not None:

@@ -37,11 +37,13 @@ class Sends(Protocol):
     telling: Report
 
     def push(self, now: float, sound: Sound) -> bytes | None: ...
-    def reported(self, now: float, report: Report) -> None: ...
+    def reported(self, now: float, report: Report, *, late: float = 0.0) -> None: ...
 
 
 class Receives(Protocol):
     """What is wanted of meshcall.audio.receiver.Receiver."""
+
+    heard_late: float
 
     def push(self, now: float, payload: bytes) -> None: ...
     def pull(self, now: float) -> Sound: ...
@@ -137,7 +139,7 @@ def _turn(now: float, person: Person, throw: Callable[[float, bytes], None]) -> 
     began = time.process_time()
     report = person.receiver.heard()
     if report is not None:
-        person.sender.reported(now, report)
+        person.sender.reported(now, report, late=person.receiver.heard_late)
     person.sender.telling = person.receiver.report()
     payload = person.sender.push(now, _spoken(person))
     person.push_cpu += time.process_time() - began
