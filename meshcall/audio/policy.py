@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from meshcall.audio.reception import WINDOW_SLOTS
 from meshcall.audio.steps import Step
 from meshcall.wire.voice import SLOT_SECONDS, Cover, Report, frame_bytes_for, is_implied
 
@@ -174,7 +175,13 @@ def shape_for(
 LOSS_SECONDS: Final = 4.0
 """Time of the running mean of loss."""
 LEAP_LOSS: Final = 0.05
-"""A report of more than twice the mean and so much more for each slot of a mean burst is believed at once."""
+"""A report of more than twice the mean and so much more for each slot of a mean burst is believed at once, ..."""
+REPORT_SECONDS: Final = WINDOW_SLOTS * SLOT_SECONDS
+"""... and what it says is that of the time since losses began: a report is of so long, and was of less before."""
+CALM_LOSS: Final = 0.01
+"""While no more than this is lost beyond the mean, they have not begun."""
+BEGUN_SECONDS: Final = 0.3
+"""The shortest time that losses are taken to have lasted."""
 BURST_SECONDS: Final = 15.0
 """Over about so long the mean length of bursts is taken: two seconds see few."""
 FORGIVE_SECONDS: Final = 2.5
@@ -199,6 +206,11 @@ class Losses:
         self._loss = 0.0
         self._lost = self._runs = 0.0
         """Lost slots and runs of them, both in the same unit and fading."""
+        self._began = now
+        self._calm, self._calm_loss = now - REPORT_SECONDS, 0.0
+        """When losses were last as they had been, and how many that were."""
+        self._is_young = False
+        """They have grown since, within the time of a report."""
         self._last = now
         self._changed = now - REST_SECONDS
 
@@ -212,9 +224,7 @@ class Losses:
         self._lost = self._lost * kept + report.loss * passed
         self._runs = self._runs * kept + report.loss / max(1.0, report.burst) * passed
         burst = self._lost / self._runs if self._runs > 0 else 1.0
-        if report.loss > 2 * self._loss + LEAP_LOSS * burst:
-            self._loss = report.loss
-        self._loss += (report.loss - self._loss) * min(1.0, passed / LOSS_SECONDS)
+        self._loss = self._mean_loss(now, passed, report, burst)
         self._jitter += (report.jitter - self._jitter) * min(1.0, passed / LOSS_SECONDS)
         distance = distance_of(self._loss, burst, self.distance)
         grade = grade_of(self._loss, self.grade, bursty=distance > 0)
@@ -225,3 +235,21 @@ class Losses:
         if wanted != present and now - self._changed >= pause:
             self.grade, self.distance, self.shaky, self.stormy = wanted
             self._changed = now
+
+    def _mean_loss(self, now: float, passed: float, report: Report, burst: float) -> float:
+        """What is lost, as far as is known: a running mean, that begins anew where losses do."""
+        age = now - self._calm
+        leaps = report.loss > 2 * self._loss + LEAP_LOSS * burst
+        self._is_young = leaps or (self._is_young and age < LOSS_SECONDS)
+        if self._is_young and age < REPORT_SECONDS and not self.distance:
+            runs = report.loss * WINDOW_SLOTS / max(1.0, report.burst)
+            more = (report.loss - self._calm_loss) * REPORT_SECONDS / max(BEGUN_SECONDS, age)
+            sure = 1 - 1 / max(1.0, runs)  # the last one is why they were noticed now
+            return min(1.0, max(report.loss, self._calm_loss + more * sure))
+        if leaps:
+            return report.loss
+        seconds = min(LOSS_SECONDS, age) if self._is_young else LOSS_SECONDS
+        mean = self._loss + (report.loss - self._loss) * min(1.0, passed / seconds)
+        if not self._is_young and report.loss <= mean + CALM_LOSS and now - self._began >= REPORT_SECONDS:
+            self._calm, self._calm_loss = now, mean
+        return mean
