@@ -32,6 +32,10 @@ QUEUE_HIGH_SECONDS: Final = 0.10
 """Above the floor: the path is overfull ..."""
 QUEUE_PROBE_SECONDS: Final = 0.05
 """... and already here, above what it was, in the first seconds after a step up."""
+FULL_SECONDS: Final = 0.2
+"""In both cases for so long, unless ..."""
+QUEUE_LONG_SECONDS: Final = 0.2
+"""... the queue is as long as this: what stops for a moment, and then comes at once, looks the same until then."""
 QUEUE_LOW_SECONDS: Final = 0.03
 """Below, beside the time that a packet itself takes on a line that got narrower, nothing queues."""
 QUEUE_OF_JITTER: Final = 0.5
@@ -140,7 +144,7 @@ class Capacity:
 
     def _forget(self, now: float) -> None:
         self._since = now
-        self._quiet_since = now
+        self._quiet_since = self._full_since = now
         self._floor = 0.0
         self._before = 0.0
         self._jitter_before = 0.0
@@ -156,13 +160,15 @@ class Capacity:
         self._trials = LossTrials(now, self._allowed)
 
     def reported(
-        self, now: float, report: Report, round_trip: float | None = None, *, hidden: float = 0.0, late: float = 0.0
-    ) -> None:
-        """What the receiver sees, and `hidden`, a queue that it does not; `late`: so long a report itself has queued.
+        self, now: float, report: Report, round_trip: float | None = None, *, hidden: float = 0.0,
+        late: float | None = 0.0,
+    ) -> None:  # fmt: skip
+        """What the receiver sees, and `hidden`, a queue that it does not; `late`: so long what tells of one has queued.
 
-        Between two steps a second passes.
+        None: of the queue it says nothing new.  Between two steps a second passes.
         """
-        self._queues.add(now - late, report.queue)
+        if late is not None:
+            self._queues.add(now - late, report.queue)
         if hidden > report.queue:
             report = replace(report, queue=hidden)
         self._floor = min(self._floor, report.queue)
@@ -175,6 +181,9 @@ class Capacity:
         if self._fallen_from is not None and now - self.fell < SETTLE_SECONDS + queue:  # what the old rate still did
             self._fallen_from = (self._fallen_from[0], max(self._fallen_from[1], report.queue))
         is_full = queue >= QUEUE_HIGH_SECONDS or (self._probing and queue - self._before >= QUEUE_PROBE_SECONDS)
+        if not is_full:
+            self._full_since = now
+        is_full = is_full and (now - self._full_since >= FULL_SECONDS or queue >= QUEUE_LONG_SECONDS)
         self._look_for_room(now, report, queue)
         if now < self._refine_until:
             self._refine(now)
@@ -325,7 +334,7 @@ class Capacity:
         if self._queues.was_gone_at_once(low + SUDDEN_QUEUE_SECONDS, low):
             self._not_ours()  # no line drains so at our lower rate
             return
-        fall, longest = self._queues.fall(floor), self._queues.longest() - floor
+        fall, longest = self._queues.fall(low - QUEUE_LOW_SECONDS), self._queues.longest() - floor
         if LEAST_GROWTH <= fall < 1 and longest >= LEARN_QUEUE_SECONDS:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)

@@ -19,11 +19,9 @@ BEGUN_SECONDS: Final = 0.03
 longer from one moment to the next, and that is no growth."""
 FALLING_SECONDS: Final = 0.4
 """Over so long at least the fall of a queue is measured."""
-SAME_SECONDS: Final = 0.25
-"""What is told of the queue and does not differ from what was told before is noted so often."""
 SUDDEN_SECONDS: Final = 0.25
 """From one report to the next, so much later at most, no line of ours drains."""
-_HISTORY: Final = 64
+_HISTORY: Final = 128
 
 
 class QueueHistory:
@@ -31,33 +29,28 @@ class QueueHistory:
 
     def __init__(self) -> None:
         self._told: deque[tuple[float, float]] = deque(maxlen=_HISTORY)
-        self._same_until = float("-inf")
-        """Of what was told last: it was still so."""
 
     def add(self, at: float, queue: float) -> None:
         """What a report tells that left the other side at `at`, by our clock and but for a constant."""
         sent = at - queue
-        before, self._same_until = self._same_until, sent
         if self._told:
-            last_at, last = self._told[-1]
-            if queue == last and sent - last_at < SAME_SECONDS:
-                return
-            if queue != last and last_at < before < sent:
-                self._told.append((before, last))
             sent = max(sent, self._told[-1][0])
+            if len(self._told) > 1 and queue == self._told[-1][1] == self._told[-2][1]:
+                self._told.pop()  # the first and the last of those that are alike will do
         self._told.append((sent, queue))
 
     def clear(self) -> None:
         """Forget all."""
         self._told.clear()
-        self._same_until = float("-inf")
 
     def longest(self) -> float:
-        """The longest queue that is remembered; raises ValueError where none is."""
-        return max(queue for _, queue in self._told)
+        """The longest queue that is remembered; 0 where none is."""
+        return max((queue for _, queue in self._told), default=0.0)
 
     def slope(self) -> float:
         """Seconds of queue per second, over the last moments; 0 where too little was told."""
+        if not self._told:
+            return 0.0
         last_at, last = self._told[-1]
         slopes = [
             (queue > BEGUN_SECONDS, (last - queue) / (last_at - at))
@@ -67,7 +60,7 @@ class QueueHistory:
         return max(slopes, default=(False, 0.0))[1]
 
     def fall(self, floor: float) -> float:
-        """The fastest fall, in seconds of queue per second, of a queue that stayed above `floor`; 0 where none fell.
+        """The fastest fall, in seconds of queue per second, of a queue while it was above `floor`; 0 where none fell.
 
         The longest is not counted: packets of before were larger, and take longer by themselves.
         """

@@ -25,7 +25,7 @@ from meshcall.audio.reception import Reception
 from meshcall.audio.repair import RepairDecoder
 from meshcall.errors import BadPacket
 from meshcall.wire.coded import Coded
-from meshcall.wire.voice import PACKET_BYTES_MAX, TAGS, Report, decode_voice
+from meshcall.wire.voice import PACKET_BYTES_MAX, TAGS, Report, decode_voice, told_by
 
 INBOX_MAX: Final = 128
 """Packets between two pulls; the oldest are dropped beyond it."""
@@ -128,8 +128,10 @@ class Receiver:
         self._told = Report()
         """What the other side told of our packets, field by field."""
         self._heard: Report | None = None
-        self.heard_late = 0.0
-        """Seconds by which the packet with the newest report came later than the fastest one: it waited in a queue."""
+        self.heard_late: float | None = None
+        """Seconds by which the packet that told the queue came later than the fastest one, for it queued itself; None:
+        what `heard` gave out last says nothing new of the queue."""
+        self._queue_late: float | None = None
         self._counts: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._waited = 0
@@ -172,6 +174,7 @@ class Receiver:
     def heard(self) -> Report | None:
         """The newest report of the other side about our packets; None where none came since the last call."""
         heard, self._heard = self._heard, None
+        self.heard_late, self._queue_late = self._queue_late, None
         return heard
 
     def stats(self) -> ReceiverStats:
@@ -275,7 +278,8 @@ class Receiver:
         if slot >= self._newest or self._counts["packets"] == 1 or restarted:
             self._newest, self._slots, self._inband = slot, packet.slots, packet.inband
             self._told = self._heard = packet.report
-            self.heard_late = self._reception.later(at, slot, packet.slots)
+            if told_by(packet.slot) == "queue":
+                self._queue_late = self._reception.later(at, slot, packet.slots)
             self._bits = 8 * len(payload) * RATE / (packet.slots * SLOT_SAMPLES)
             self._frame_bits = 8 * len(packet.frame) * RATE / (packet.slots * SLOT_SAMPLES)
         self._reception.packet(at, slot, packet.slots)

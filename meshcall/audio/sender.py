@@ -92,12 +92,13 @@ class Sender:
         return self._packet()
 
     def reported(
-        self, now: float, report: Report, round_trip: float | None = None, *, hidden: float = 0.0, late: float = 0.0
-    ) -> None:
+        self, now: float, report: Report, round_trip: float | None = None, *, hidden: float = 0.0,
+        late: float | None = 0.0,
+    ) -> None:  # fmt: skip
         """What the other side receives of us; it came in one of its packets.
 
         `round_trip`: the path's, if known; `hidden`: a queue that it tells of, and the other side cannot know; `late`:
-        by so much longer than the least that packet took.
+        by so much longer than the least that packet took; None: of the queue it says nothing new.
         """
         self._capacity.reported(now, report, round_trip, hidden=hidden, late=late)
         self._losses.reported(now, report, self._capacity.fell)

@@ -205,6 +205,11 @@ def _plan(packet: VoicePacket) -> int:
     return _PLAN_INBAND if packet.inband else plan
 
 
+def told_by(slot: int) -> str:
+    """Which field of the report the packet of a slot tells."""
+    return _told(slot)[0]
+
+
 def _told(slot: int) -> tuple[str, float]:
     return _TOLD[slot % len(_TOLD)]
 
