@@ -334,7 +334,7 @@ class Capacity:
         if self._queues.was_gone_at_once(low + SUDDEN_QUEUE_SECONDS, low):
             self._not_ours()  # no line drains so at our lower rate
             return
-        fall, longest = self._queues.fall(low - QUEUE_LOW_SECONDS), self._queues.longest() - floor
+        fall, longest = self._queues.fall(low - QUEUE_LOW_SECONDS, self._since), self._queues.longest() - floor
         if LEAST_GROWTH <= fall < 1 and longest >= LEARN_QUEUE_SECONDS:
             self._estimate = min(self._estimate, self.step.bits_per_second / (1 - fall))
             self._block_beyond(now)

@@ -13,7 +13,7 @@ from typing import Final
 SLOPE_SECONDS: Final = 0.6
 """Over so long the growth of the queue is measured: the steepest rise up to the newest report; over ..."""
 SLOPE_SECONDS_LEAST: Final = 0.25
-"""... so long at least."""
+"""... so long at least: what changes in less time is taken to have taken so long."""
 BEGUN_SECONDS: Final = 0.03
 """From shorter queues it is measured only where there is nothing else: where a line gets narrow, each packet takes
 longer from one moment to the next, and that is no growth."""
@@ -53,25 +53,28 @@ class QueueHistory:
             return 0.0
         last_at, last = self._told[-1]
         slopes = [
-            (queue > BEGUN_SECONDS, (last - queue) / (last_at - at))
+            (queue > BEGUN_SECONDS and last_at - at >= SLOPE_SECONDS_LEAST,
+             (last - queue) / max(SLOPE_SECONDS_LEAST, last_at - at))
             for at, queue in self._told
-            if SLOPE_SECONDS_LEAST <= last_at - at <= SLOPE_SECONDS
-        ]
+            if last_at - at <= SLOPE_SECONDS
+        ]  # fmt: skip
         return max(slopes, default=(False, 0.0))[1]
 
-    def fall(self, floor: float) -> float:
+    def fall(self, floor: float, since: float = float("-inf")) -> float:
         """The fastest fall, in seconds of queue per second, of a queue while it was above `floor`; 0 where none fell.
+
+        `since`: only packets sent later, at the rate of now.
 
         The longest is not counted: packets of before were larger, and take longer by themselves.
         """
         told = list(self._told)
         top = max(range(len(told)), key=lambda n: (told[n][1], n), default=0)
-        falling = told[top + 1 :]
+        falling = [one for one in told[top + 1 :] if one[0] >= since]
         falls = [
-            (before - after) / (at - since)
-            for n, (since, before) in enumerate(falling)
+            (before - after) / (at - begin)
+            for n, (begin, before) in enumerate(falling)
             for at, after in falling[n + 1 :]
-            if at - since >= FALLING_SECONDS and after > floor
+            if at - begin >= FALLING_SECONDS and after > floor
         ]
         return max(falls, default=0.0)
 
