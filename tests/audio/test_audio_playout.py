@@ -97,6 +97,32 @@ def test_while_somebody_speaks_delay_is_taken_out_only_after_ten_seconds_without
     assert hurry.accelerated > 0
 
 
+class PausingDecoder(PaperDecoder):
+    """A quiet room, a loud voice from slot 100 on, and a pause of so many slots from 200 on."""
+
+    def __init__(self, pause: int) -> None:
+        super().__init__()
+        self.chance = np.random.default_rng(3)
+        self.pause = pause
+
+    def decode(self, frame: bytes, samples: int) -> Sound:
+        slot, _ = self._open(frame)
+        is_voice = 100 <= slot < 200 or slot >= 200 + self.pause
+        return np.round(self.chance.normal(0, 3000 if is_voice else 8, samples)).astype(np.int16)
+
+
+def test_a_rest_of_100_ms_is_long_enough_to_take_delay_out_cheaply_and_a_pause_between_words_is_not() -> None:
+    cut = {}
+    for pause in (4, 8):
+        line = Line(PausingDecoder(pause))
+        for slot in range(260):
+            do = Do.ACCELERATE if slot >= 200 else Do.NORMAL
+            line.frame(Frame(slot, 1, paper_frame(slot), 0, False, False), do, SLOT_SAMPLES // 2, 6.0)
+            taken(line)
+        cut[pause] = line.accelerated
+    assert cut[4] == 0 < cut[8]
+
+
 class VoicedDecoder(PaperDecoder):
     """A voice of 100 Hz that goes on from frame to frame."""
 
