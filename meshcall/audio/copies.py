@@ -42,6 +42,10 @@ class Copies:
         """Of late."""
         return now - self._doubled_at <= DOUBLED_SECONDS
 
+    def make_jitter(self, now: float) -> bool:
+        """Whether jitter tells of no queue: what the faster path loses comes later, by the other one."""
+        return self.was_doubled(now) and self._loss_before >= DOUBLE_LOSS
+
     def reported(self, now: float, loss: float, at: int, quiet: float, *, is_doubtful: bool) -> None:
         """`at`: the step; `quiet`: seconds without a queue, at it; `is_doubtful`: there is one, or the step is new."""
         self._told_loss = loss

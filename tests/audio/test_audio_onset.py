@@ -70,6 +70,19 @@ def test_what_stops_for_a_moment_is_no_full_line() -> None:
     assert drive([QUEUE_LONG_SECONDS + 0.01] * 2).step.bits_per_second < 70_000
 
 
+@pytest.mark.parametrize(("loss", "is_wide"), [(0.2, True), (0.0, False)])
+def test_jitter_of_copies_that_come_by_a_slower_path_is_no_queue(loss: float, is_wide: bool) -> None:
+    capacity = Capacity(START, 70_000)
+    for n in range(600):
+        now = START + n * 0.05
+        twice = n >= 400 and capacity.is_wide
+        capacity.reported(now, Report(loss=loss / 4 if twice else loss, burst=1.2, jitter=0.1 if n >= 410 else 0.002))
+        if twice:
+            capacity.doubled(now)
+    assert capacity.is_wide is is_wide
+    assert capacity.step.bits_per_second == 70_000
+
+
 def test_only_a_packet_that_tells_the_queue_dates_it_by_how_late_it_came() -> None:
     receiver, _ = new_receiver()
     for slot in range(1, 40):
