@@ -195,7 +195,7 @@ class Capacity:
             self._judge_pulse(now, report, self._pulse)
         elif self._fallen_from is not None and settled >= FALL_SECONDS:
             self._judge_fall(now, report.queue)
-        elif self._probing and self._is_rising(report) and not self._copies.make_jitter(now):
+        elif self._probing and self._is_rising(report) and not self._copies.makes_jitter(now):
             self._step_back(now)
         elif settled < SETTLE_SECONDS + queue:
             return
@@ -226,7 +226,7 @@ class Capacity:
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._queues.slope(), self._climbed_from if late else 0.0)
             return
-        is_own = climb.is_own_queue(now) or self._copies.make_jitter(now)
+        is_own = climb.is_own_queue(now) or self._copies.makes_jitter(now)
         if self._at and not is_own and climb.is_rising(report):
             self._climb = None
             self._step_back(now)
@@ -264,7 +264,7 @@ class Capacity:
             return self._copies.is_in_vain(now)
         before = self._jitter_once
         is_rising = before <= RISING_BEFORE_SECONDS and report.jitter - before >= RISING_JITTER_SECONDS
-        is_rising = is_rising and not self._copies.make_jitter(now)
+        is_rising = is_rising and not self._copies.makes_jitter(now)
         return ((is_full or is_rising) and not self._probing) or self._copies.is_in_vain(now)
 
     def _single(self, now: float) -> None:

@@ -42,7 +42,7 @@ class Copies:
         """Of late."""
         return now - self._doubled_at <= DOUBLED_SECONDS
 
-    def make_jitter(self, now: float) -> bool:
+    def makes_jitter(self, now: float) -> bool:
         """Whether jitter tells of no queue: what the faster path loses comes later, by the other one."""
         return self.was_doubled(now) and self._loss_before >= DOUBLE_LOSS
 

@@ -63,9 +63,7 @@ class QueueHistory:
     def fall(self, floor: float, since: float = float("-inf")) -> float:
         """The fastest fall, in seconds of queue per second, of a queue while it was above `floor`; 0 where none fell.
 
-        `since`: only packets sent later, at the rate of now.
-
-        The longest is not counted: packets of before were larger, and take longer by themselves.
+        `since`: only packets sent later, at the rate of now.  What was told up to the longest is not counted either.
         """
         told = list(self._told)
         top = max(range(len(told)), key=lambda n: (told[n][1], n), default=0)
