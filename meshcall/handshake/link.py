@@ -117,7 +117,7 @@ class Link:
 
     def set_path(self, path: Path) -> None:
         """Send here from now on, until it falls silent."""
-        self.path = path
+        self._go_by(path)
         self._pinned = True
 
     def send(self, now: float, kind: int, payload: bytes, path: Path | None = None) -> None:
@@ -234,6 +234,11 @@ class Link:
     def _roam(self, now: float, path: Path) -> None:
         if self._pinned and now - self._heard.get(self.path, self._made_at) < PINNED_SILENCE_SECONDS:
             return
-        self.path = path
+        self._go_by(path)
         self._pinned = False
         self._events.append(Roamed(self.number, path))
+
+    def _go_by(self, path: Path) -> None:
+        if path != self.path:
+            self.path = path
+            self.stream.round_trip.moved()

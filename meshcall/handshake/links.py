@@ -221,6 +221,11 @@ class Links:
         """Of messages that the other side has not acknowledged."""
         return self._open_link(link).stream.waiting_bytes
 
+    def set_patience(self, link: int, seconds: float | None) -> None:
+        """How long an answer by the path in use may take, None: unknown; a link that is over does not matter."""
+        if (found := self._links.get(link)) is not None:
+            found.stream.round_trip.patience = seconds
+
     def round_trip(self, link: int) -> float | None:
         """The control stream's smoothed round trip in seconds; None before the first."""
         return self._open_link(link).stream.round_trip.seconds

@@ -214,6 +214,10 @@ class Health:
             return RTT_UNKNOWN_SECONDS
         return min(self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS) + self.slack, RTT_TIMEOUT_MOST_SECONDS)
 
+    def patience(self) -> float | None:
+        """After how many seconds a small message is said again: sooner than a path is doubted.  None: unknown."""
+        return None if self.rtt is None else self.rtt + max(4 * self._rttvar, RTT_MARGIN_LEAST_SECONDS)
+
     def trip(self) -> float | None:
         """The lesser of the two newest round trips: a queue shows in both, a stall in one.  None: unknown."""
         return min(self._trips, default=None)

@@ -261,9 +261,9 @@ class Prober:
         return tuple(paths)
 
     @property
-    def round_trip(self) -> float | None:
-        """Of the best path in the last seconds, not smoothed."""
-        return None if self.best is None else self._paths[self.best].trip()
+    def chosen(self) -> Health | None:
+        """What is known of the best path."""
+        return None if self.best is None else self._paths[self.best]
 
     def expect_stream(self, now: float) -> None:
         """Frames of a call are about to go out, and what the line carries is not known yet."""

@@ -176,7 +176,8 @@ class Peers:
 
     def round_trip(self, link: int) -> float | None:
         """Of the best path of a link in the last seconds, not smoothed."""
-        return None if (peer := self._peers.get(link)) is None or peer.prober is None else peer.prober.round_trip
+        prober = None if (peer := self._peers.get(link)) is None else peer.prober
+        return None if prober is None or prober.chosen is None else prober.chosen.trip()
 
     def report_loss(self, now: float, link: int, loss: float) -> None:
         """The share (0 to 1) of voice packets that the other side of a link did not get."""
@@ -447,9 +448,10 @@ class Peers:
             elif isinstance(event, SocketsClosed):
                 self._close_sockets(link, event.kept)
         prober.events.clear()
-        due = prober.next_wake()
-        if due is not None:
+        if (due := prober.next_wake()) is not None:
             self._due.set(link, due)
+        if prober.chosen is not None:
+            self.links.set_patience(link, prober.chosen.patience())
 
     def _close_sockets(self, link: int, kept: tuple[int, ...]) -> None:
         for path in [path for path, key in self.kept.items() if key.link == link and key.number not in kept]:
@@ -461,8 +463,6 @@ class Peers:
 
     def _socket(self, link: int) -> int:
         return self._key.number if self._key is not None and self._key.link == link else 0
-
-    # Small things
 
     def _set_path(self, link: int, path: Path) -> None:
         try:

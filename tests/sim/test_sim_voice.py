@@ -49,6 +49,8 @@ up_kbit = 48
 up_kbit = 24
 [line.lossy]
 loss = 0.1
+[line.lossiest]
+loss = 0.3
 """
 
 
@@ -154,42 +156,59 @@ class Queues:
         self._run.world.schedule.call(now + 0.1, self._look)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
     ("ring", "floor", "first", "queue"),
     [
-        (1.0, {"narrow": 4.0, "narrowest": 3.0}, {"narrow": 3.9, "narrowest": 1.9}, {"narrow": 0.15, "narrowest": 0.4}),
-        (
-            5.0,
-            {"narrow": 4.2, "narrowest": 3.5},
-            {"narrow": 4.0, "narrowest": 2.5},
-            {"narrow": 0.12, "narrowest": 0.13},
-        ),
+        (1.0, {"narrow": 4.0, "narrowest": 3.4}, {"narrow": 3.7, "narrowest": 2.5}, {"narrow": 0.1, "narrowest": 0.2}),
+        (5.0, {"narrow": 4.1, "narrowest": 3.7}, {"narrow": 3.9, "narrowest": 3.0}, {"narrow": 0.1, "narrowest": 0.13}),
     ],
 )
 def test_whole_calls_from_behind_a_narrow_uplink_are_good_from_the_first_seconds_on(
-    seed: int, ring: float, floor: dict[str, float], first: dict[str, float], queue: dict[str, float]
+    ring: float, floor: dict[str, float], first: dict[str, float], queue: dict[str, float]
 ) -> None:
-    """Handshake, the search for paths, relays and the DHT share the line.
+    """Handshake, the search for paths, relays and the DHT share the line.  Of one call it is much chance; these are 24.
 
     Before it was a train of packets that told the rate, 24 kbit/s began with 1.4 to 1.7 after a ring of a second, with
     0.35 to 0.67 s of queue for most of the call, and 48 began with 2.4 to 3.5.
     """
     length = SETUP_SECONDS + ring + TALK_SECONDS
-    run = CallRun("homes", parse(HOMES % ((length + 2.5) / 3600, length, ring), "homes"), seed=seed)
-    queues = Queues(run)
-    ways = [one for one in run.go()["voice"]["directions"] if one["group"].endswith(" up")]
-    assert len(ways) == 4
+    ways: list[dict[str, Any]] = []
+    waits: dict[str, list[float]] = {}
+    for seed in range(2, 8):
+        run = CallRun("homes", parse(HOMES % ((length + 2.5) / 3600, length, ring), "homes"), seed=seed)
+        queues = Queues(run)
+        ways += [one for one in run.go()["voice"]["directions"] if one["group"].endswith(" up")]
+        for line, seen in queues.of.items():
+            waits.setdefault(line, []).extend(wait for at, wait in seen if at > 4)
     for line in floor:
         mine = [one for one in ways if one["speaker"] == line]
-        assert len(mine) == 2
+        assert len(mine) == 12
         begin = [mos for one in mine for mos in column(one, "mos")[:4]]
         later = [mos for one in mine for mos in column(one, "mos")[3:]]
         assert sum(later) / len(later) > floor[line], (line, mine)
         assert sum(begin) / len(begin) > first[line], (line, mine)
         assert max(one["missing"] for one in mine) < 0.06
-        waits = sorted(wait for at, wait in queues.of[line] if at > 4)
-        assert waits[int(0.95 * len(waits))] < queue[line], line
+        assert sorted(waits[line])[int(0.95 * len(waits[line]))] < queue[line], line
+
+
+def test_where_nearly_a_third_is_lost_calls_still_ring_and_are_answered_within_moments() -> None:
+    """Each message may have to be said several times: how soon depends on when it is said again.
+
+    Before, an answer could take 18 s to be heard, and one call in twenty did not come about.
+    """
+    ringing, answered = [], []
+    for seed in (1, 2, 3):
+        run = CallRun("test", world(16, "{lossiest = 1}", "0.0"), seed=seed)
+        run.go()
+        for call in run.callers.calls:
+            assert isinstance(call, TalkCall)
+            assert call.first is not None and call.ringing is not None, call.reason
+            assert call.linked is not None and call.accepted is not None
+            ringing.append(call.ringing - call.linked)
+            answered.append(call.first - call.accepted)
+    assert len(answered) == 24
+    assert sorted(ringing)[12] < 0.3 and max(ringing) < 1.5
+    assert sorted(answered)[12] < 0.3 and max(answered) < 1.0
 
 
 def test_losses_are_repaired() -> None:
