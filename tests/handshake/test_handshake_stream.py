@@ -286,3 +286,19 @@ def test_a_line_that_is_dead_for_an_hour_costs_little() -> None:
         sender.wake(now)
     assert count < 920  # one in four seconds
     assert len(sender._flight[0].times) == 16
+
+
+def test_what_was_sent_twice_tells_no_round_trip_but_ends_the_count_of_timeouts() -> None:
+    sender = Stream()
+    sender.round_trip.add(0.1)
+    first = sender.round_trip.timeout
+    sender.send(0.0, b"x")
+    now = 0.0
+    for _ in range(8):
+        now = sender.next_wake() or 0.0
+        sender.wake(now)
+    assert sender.round_trip.timeout > 3 * first
+    sender.ack(now + 0.02, encode_ack(1, 0))
+    assert sender.round_trip.seconds == pytest.approx(0.1)
+    sender.send(now + 1, b"y")
+    assert sender.next_wake() == pytest.approx(now + 1 + first)
