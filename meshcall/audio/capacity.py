@@ -18,6 +18,7 @@ from meshcall.audio.delivered import Delivered
 from meshcall.audio.loss_trials import LossTrials
 from meshcall.audio.pulse import (
     PULSE_JITTER_MOST_SECONDS,
+    PULSE_QUEUE_SECONDS,
     PULSE_SECONDS,
     RISING_BEFORE_SECONDS,
     RISING_JITTER_SECONDS,
@@ -227,7 +228,7 @@ class Capacity:
             self._overfull(now, report, self._queues.slope(), self._climbed_from if late else 0.0)
             return
         is_own = climb.is_own_queue(now) or self._copies.makes_jitter(now)
-        if self._at and not is_own and climb.is_rising(report):
+        if self._at and not is_own and queue >= PULSE_QUEUE_SECONDS and climb.is_rising(report):
             self._climb = None
             self._step_back(now)
             return
@@ -406,7 +407,8 @@ class Capacity:
     def _is_rising(self, report: Report) -> bool:
         """On a line without much jitter a queue shows there first: the least delay of half a second lags behind."""
         before = self._jitter_before
-        return before <= RISING_BEFORE_SECONDS and report.jitter - before >= RISING_JITTER_SECONDS
+        is_more = before <= RISING_BEFORE_SECONDS and report.jitter - before >= RISING_JITTER_SECONDS
+        return is_more and report.queue - self._floor - self._before >= PULSE_QUEUE_SECONDS
 
     def _step_back(self, now: float) -> None:
         """The step up was too much, and nearly nothing queues yet."""

@@ -194,6 +194,8 @@ class Climb:
         if over is None or over < CLIMB_LOOK_SECONDS:
             return at
         self.pulse = None
+        if self.failed is not None and self.failed <= pulse.index:
+            self.failed = None  # that was chance, or something else's queue
         self._next = now + CLIMB_SECONDS
         self._jitter_before = report.jitter
         return pulse.index
