@@ -58,7 +58,9 @@ CLIMB_STEPS: Final = 2
 """... and so many at a time."""
 MORE_LOSS: Final = 0.15
 """Above the lowest step: by so much more than there, and twice as much, is lost where a line was full from the
-start."""
+start, ..."""
+MORE_LOSS_SECONDS: Final = 0.5
+"""... for as long; what stands still for a moment looks lost until it comes."""
 HOLD_OF_JITTER: Final = 0.25
 """Few packets come at low steps: where delays differ by much, the least one of half a second says little.  Below this
 share of the jitter a queue does not hold the climb up."""
@@ -87,6 +89,7 @@ class Climb:
         self._is_shown = False
         self._jitter_before = 0.0
         """At the last step up."""
+        self._less_lost_at = now
         self._own_until = now
         """So long jitter may be what a train or a pulse has made."""
         self._trip = TRIP_SECONDS
@@ -132,15 +135,16 @@ class Climb:
         """Whether a queue that is told now comes from a train or a pulse, and not from the step."""
         return self.pulse is not None or now < self._own_until
 
-    def has_more_loss(self, report: Report) -> bool:
+    def has_more_loss(self, now: float, report: Report) -> bool:
         """Whether more is lost than at the lowest step, by so much that it is the rate.
 
         Where the round trip is known and was never long, the line is not full, and loses by chance: at the lowest step
         there were too few packets to tell by how much.
         """
-        if self._is_trip_known and not self._was_long:
-            return False
-        return report.loss >= self.light_loss + max(MORE_LOSS, self.light_loss)
+        is_by_chance = self._is_trip_known and not self._was_long
+        if is_by_chance or report.loss < self.light_loss + max(MORE_LOSS, self.light_loss):
+            self._less_lost_at = now
+        return now - self._less_lost_at >= MORE_LOSS_SECONDS
 
     def is_rising(self, report: Report) -> bool:
         """Whether the last step up fills a queue: on a line without much jitter it shows there first."""

@@ -107,7 +107,7 @@ class Receiver:
         self._changed = False
         self._began_anew = False
         self._now = now
-        self._tick = self._report_due = 0
+        self._tick = 0
         self._line = Line(decoder)
         self._slot_line = SlotLine()
         self._buffer = FrameBuffer()
@@ -216,10 +216,7 @@ class Receiver:
             self._step()
         while self._line.ready < PULL_SAMPLES:
             self._line.make_up(PULL_SAMPLES)
-        self._report_due += 1
-        is_taken = not self._inbox or self._report_due >= 2 * REPORT_TICKS  # the first half of a burst looks like a queue
-        if self._reception is not None and self._report_due >= REPORT_TICKS and is_taken:
-            self._report_due = 0
+        if self._reception is not None and self._tick % REPORT_TICKS == 0:
             self._report = self._reception.report(now)
         return self._line.take()
 

@@ -12,6 +12,9 @@ from meshcall.wire.voice import SLOT_SECONDS, SLOTS_PER_FRAME_MAX, Report
 WINDOW_SLOTS: Final = 100
 """2 s."""
 QUEUE_SECONDS: Final = 0.5
+QUEUE_SPAN_SECONDS: Final = 0.1
+"""Packets that came within less, after half a second in which none came, say nothing of a queue: what stood still and
+then comes at once is late at first, and soon no more."""
 BASE_RISE: Final = 0.0005
 """The least delay known is forgotten by so many seconds a second: more than two clocks drift apart (300 ppm)."""
 JITTER_QUANTILE: Final = 0.95
@@ -40,6 +43,7 @@ class Reception:
         self._counted = slot
         self._base: float | None = None
         self._base_at = now
+        self._queue = 0.0
         self.slots = 0
         """Slots whose packet should have come by now ..."""
         self.lost = 0
@@ -104,13 +108,15 @@ class Reception:
         lost = int(np.count_nonzero(gaps))
         runs = int(gaps[0]) + int(np.count_nonzero(gaps[1:] & ~gaps[:-1])) if lost else 0
         late = int(np.count_nonzero(self._late[places] == line)) if self._latest_late >= begin else 0
-        recent = [delay for at, delay in self._delays if at >= now - QUEUE_SECONDS]
+        recent = [one for one in self._delays if one[0] >= now - QUEUE_SECONDS]
+        if not recent or recent[-1][0] - recent[0][0] >= QUEUE_SPAN_SECONDS:
+            self._queue = max(0.0, min(delay for _, delay in recent) - self._base) if recent else 0.0
         return Report(
             loss=lost / len(line),
             burst=lost / runs if runs else 0.0,
             late=late / len(line),
             jitter=delays[int(JITTER_QUANTILE * (len(delays) - 1))] - least,
-            queue=max(0.0, min(recent) - self._base) if recent else 0.0,
+            queue=self._queue,
         )
 
     def _count(self, end: int) -> None:

@@ -21,7 +21,9 @@ WAY_SILENT_SECONDS: Final = 0.3
 HEARD_SECONDS: Final = 0.1
 """What the other side tells is looked at so often; at once where it is new."""
 HIDDEN_SECONDS: Final = 0.2
-"""By so much longer than the least of the path, a round trip tells of a queue."""
+"""By so much longer than the least of the path, a round trip tells of a queue ..."""
+HIDDEN_FOR_SECONDS: Final = 1.0
+"""... if it was for so long: when the line has stood still, it is known late that it goes on."""
 WAYS_MAX: Final = 8
 """Paths remembered: one that packets have come by before brings nothing new about the least delay."""
 
@@ -45,6 +47,8 @@ class Transceiver:
         """Of the last seconds, not smoothed; the owner keeps it up to date."""
         self._least_trip = float("inf")
         """Of the present path, as far as is known."""
+        self._trips: deque[tuple[float, float]] = deque(maxlen=round(HIDDEN_FOR_SECONDS / HEARD_SECONDS))
+        """Round trips of the last moments, and when they were looked at."""
         self._paths = 0
         self._heard: Report | None = None
         self._heard_at = now
@@ -85,13 +89,13 @@ class Transceiver:
         if heard is None or (heard is self._heard and now - self._heard_at < HEARD_SECONDS):
             return False
         self._heard, self._heard_at = heard, now
-        sender.reported(now, heard, self.round_trip, hidden=self._hidden_queue(), late=receiver.heard_late)
+        sender.reported(now, heard, self.round_trip, hidden=self._hidden_queue(now), late=receiver.heard_late)
         if heard.loss == self.loss_there:
             return False
         self.loss_there = heard.loss
         return True
 
-    def _hidden_queue(self) -> float:
+    def _hidden_queue(self, now: float) -> float:
         """A queue that stood when the other side began to listen to this path is in no report, but in the round trip.
 
         It is in our direction where none is in the other: theirs is on a wide line, and its packets come in time.
@@ -101,7 +105,12 @@ class Transceiver:
         if self.sender.paths != self._paths:
             self._paths, self._least_trip = self.sender.paths, self._least_trip + PATH_TRIP_SECONDS
         self._least_trip = min(self._least_trip, self.round_trip)
-        hidden = self.round_trip - self._least_trip - self.sender.telling.queue
+        while self._trips and self._trips[0][0] < now - HIDDEN_FOR_SECONDS:
+            self._trips.popleft()
+        if not self._trips or now - self._trips[-1][0] >= HEARD_SECONDS:
+            self._trips.append((now, self.round_trip))
+        lasting = min(self.round_trip, *(trip for _, trip in self._trips))
+        hidden = lasting - self._least_trip - self.sender.telling.queue
         return hidden if hidden >= HIDDEN_SECONDS and not self.receiver.is_little else 0.0
 
     @property
