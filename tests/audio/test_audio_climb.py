@@ -83,9 +83,42 @@ def test_loss_that_a_full_line_makes_ends_the_climb() -> None:
     capacity.ring(START)
     drive(1.5, Line(1e7), capacity=capacity)
     assert capacity.step.bits_per_second == 58_000
-    drive(0.5, None, lambda *_: Report(loss=0.4, burst=2.0), capacity=capacity, start=START + 1.5)
+    drive(0.4, None, lambda *_: Report(loss=0.4, burst=2.0), capacity=capacity, start=START + 1.5)
+    assert capacity.step.bits_per_second == 58_000, "it may be what a stall holds back, and come yet"
+    drive(0.3, None, lambda *_: Report(loss=0.4, burst=2.0), capacity=capacity, start=START + 1.9)
     assert capacity.step.bits_per_second < 40_000
     assert capacity.is_narrow and not capacity.is_wide
+
+
+def test_losses_of_a_moment_do_not_end_the_climb() -> None:
+    capacity = Capacity(START, 70_000)
+    capacity.ring(START)
+    drive(1.5, Line(1e7), capacity=capacity)
+    drive(0.4, None, lambda *_: Report(loss=0.4, burst=2.0), capacity=capacity, start=START + 1.5)
+    drive(0.4, Line(1e7), capacity=capacity, start=START + 1.9)
+    drive(0.4, None, lambda *_: Report(loss=0.4, burst=2.0), capacity=capacity, start=START + 2.3)
+    drive(5, Line(1e7), capacity=capacity, start=START + 2.7)
+    assert capacity.step.bits_per_second == 70_000 and not capacity.is_narrow
+
+
+def test_a_pulse_that_failed_by_chance_and_is_passed_later_leaves_no_narrow_line() -> None:
+    """Of 60 calls over a jittery mobile network a fifth went back from 58,000 to 45,000 or less for that."""
+    capacity = Capacity(START, 70_000)
+    capacity.ring(START)
+    jitter = 0.028  # no train shows more than 40,000 then
+    drive(2.0, None, lambda *_: Report(jitter=jitter), capacity=capacity)
+    before, failed = capacity.step.bits_per_second, 0.0
+    assert before < 40_000
+
+    def report(now: float, _: Report) -> Report:
+        nonlocal failed
+        if not failed and capacity.step.bits_per_second > before:
+            failed = now
+        return Report(jitter=jitter + (0.03 if failed and now < failed + 0.6 else 0.0))
+
+    drive(15.0, None, report, capacity=capacity, start=START + 2)
+    assert failed
+    assert capacity.step.bits_per_second == 70_000 and not capacity.is_narrow
 
 
 def test_a_change_of_path_while_a_train_is_under_way_sends_another() -> None:
@@ -104,9 +137,22 @@ def test_a_change_of_path_while_a_train_is_under_way_sends_another() -> None:
 def test_a_step_up_that_raises_the_jitter_is_taken_back_before_a_queue_is_told_of() -> None:
     capacity, _, _ = drive(6, Line(1e7))
     assert capacity.step.bits_per_second == 70_000
-    drive(0.3, None, lambda *_: Report(jitter=0.05), capacity=capacity, start=START + 6)
+    drive(0.3, None, lambda *_: Report(jitter=0.05, queue=0.012), capacity=capacity, start=START + 6)
     assert capacity.step.bits_per_second <= 58_000
     assert capacity.is_narrow
+
+
+@pytest.mark.parametrize("step_up", [1.3, 6.0])
+def test_jitter_that_no_queue_follows_takes_no_step_back(step_up: float) -> None:
+    """A line that stood still for a moment."""
+    capacity = Capacity(START, 70_000)
+    capacity.ring(START)
+    capacity.answered(START)
+    drive(step_up, Line(1e7), capacity=capacity)
+    reached = capacity.step.bits_per_second
+    assert reached >= 58_000
+    drive(2.0, None, lambda *_: Report(jitter=0.3), capacity=capacity, start=START + step_up)
+    assert capacity.step.bits_per_second >= reached and not capacity.is_narrow
 
 
 def test_what_fails_as_the_call_begins_is_tried_again_soon_and_then_ever_later() -> None:

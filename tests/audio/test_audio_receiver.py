@@ -263,6 +263,38 @@ def test_reports_say_what_the_network_did() -> None:
     assert queued.queue == pytest.approx(0.1, abs=0.005) and queued.loss == 0
 
 
+def queues_told(arrivals: list[tuple[float, int]], seconds: float) -> list[tuple[float, float]]:
+    """Seconds, and the queue that is told then, of packets (when, slot) that keep their order."""
+    receiver, _ = new_receiver()
+    told = []
+    for tick in range(round(seconds * 100)):
+        now = tick * 0.01
+        while arrivals and arrivals[0][0] <= now:
+            at, slot = arrivals.pop(0)
+            receiver.push(at, paper_packet(slot))
+        receiver.pull(now)
+        told.append((now, receiver.report().queue))
+    return told
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.002])
+@pytest.mark.parametrize("stall", [0.2, 0.45, 0.7, 1.2])
+def test_a_line_that_stands_still_and_goes_on_reports_no_queue(stall: float, spread: float) -> None:
+    """What comes first then is the latest; half of a burst, or its beginning, looked like a queue."""
+    arrivals = []
+    for slot in range(400):
+        sent = 0.02 * slot
+        held = 3.0 + stall - sent + spread * (slot - 150) if 3.0 <= sent < 3.0 + stall else 0.0
+        arrivals.append((max(sent + held, arrivals[-1][0] if arrivals else 0.0), slot))
+    assert max(queue for _, queue in queues_told(arrivals, 8.0)) < 0.03
+
+
+def test_a_queue_that_stands_is_told_within_a_little_more_than_half_a_second() -> None:
+    arrivals = [(0.02 * slot + (0.4 if slot >= 170 else 0.0), slot) for slot in range(400)]
+    first = next(now for now, queue in queues_told(arrivals, 8.0) if queue > 0.35)
+    assert 3.8 < first < 4.5
+
+
 def test_nothing_grows_however_long_nobody_pulls_or_sends() -> None:
     receiver, _ = new_receiver()
     for slot in range(5000):

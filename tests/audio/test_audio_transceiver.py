@@ -179,3 +179,17 @@ def test_a_queue_that_only_the_round_trip_shows_lowers_the_rate() -> None:
         ring(end, 150, begin=410)
         rates[trip] = end.transceiver.sender.shape.size / end.transceiver.sender.shape.seconds
     assert rates[0.6] < 0.7 * rates[0.1]
+
+
+def test_round_trips_of_a_line_that_stood_still_are_no_queue() -> None:
+    end = End()
+    end.transceiver.round_trip = 0.1
+    ring(end, 400)
+    end.transceiver.open(START + 8.1, 1)
+    ring(end, 300, begin=410)
+    sizes = set()
+    for trip, packets, begin in ((0.6, 45, 710), (0.1, 100, 755)):  # of probes that waited; the next ones do not
+        end.transceiver.round_trip = trip
+        ring(end, packets, begin=begin)
+        sizes.add(end.transceiver.sender.shape.size)
+    assert sizes == {121}, "70,000 with the headers"
