@@ -53,6 +53,7 @@ class Reception:
         """The least delay of the path before says nothing about this one."""
         self._note_all()
         self._base = None
+        self._queue = 0.0
         self._delays.clear()
 
     def packet(self, now: float, slot: int, slots: int) -> None:

@@ -209,6 +209,7 @@ class Stream:
                 self._again = deque(segment.times[1:])
         if len(segment.times) == 1:  # else nobody knows which of them has come (Karn); and not of lower ones, whose own
             self.round_trip.add(now - segment.sent_at)  # acknowledgement may have been lost (RFC 9002, 5.1)
+            self._again.clear()
         self.round_trip.answered()
         step = 1.0 if self._congestion < self._threshold else 1.0 / self._congestion
         self._congestion = min(self._congestion + len(arrived) * step, float(WINDOW_SEGMENTS))
@@ -236,12 +237,13 @@ class Stream:
         return min(latest + self.round_trip.timeout, *overtaken)
 
     def _sent_too_soon(self, now: float) -> None:
-        """An acknowledgement of what was acknowledged already: all that was sent again arrives, in order.
+        """An acknowledgement of what was acknowledged already: what was sent again arrives as well, in order.
 
         So the timeout is shorter than the round trip, which no segment would tell that is sent again each time.
+        One that was merely overtaken by a newer one counts only right after a segment that was sent again.
         """
-        if self._again:
-            self.round_trip.add(now - self._again.popleft())
+        if self._again and (seconds := now - self._again.popleft()) <= TIMEOUT_SECONDS_MAX:
+            self.round_trip.add(seconds)
 
     def _lost_at(self, number: int, segment: _Segment) -> float:
         """From when on a segment is taken for lost, because of what has come."""

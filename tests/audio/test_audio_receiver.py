@@ -281,7 +281,7 @@ def queues_told(arrivals: list[tuple[float, int]], seconds: float) -> list[tuple
 @pytest.mark.parametrize("stall", [0.2, 0.45, 0.7, 1.2])
 def test_a_line_that_stands_still_and_goes_on_reports_no_queue(stall: float, spread: float) -> None:
     """What comes first then is the latest; half of a burst, or its beginning, looked like a queue."""
-    arrivals = []
+    arrivals: list[tuple[float, int]] = []
     for slot in range(400):
         sent = 0.02 * slot
         held = 3.0 + stall - sent + spread * (slot - 150) if 3.0 <= sent < 3.0 + stall else 0.0
@@ -293,6 +293,21 @@ def test_a_queue_that_stands_is_told_within_a_little_more_than_half_a_second() -
     arrivals = [(0.02 * slot + (0.4 if slot >= 170 else 0.0), slot) for slot in range(400)]
     first = next(now for now, queue in queues_told(arrivals, 8.0) if queue > 0.35)
     assert 3.8 < first < 4.5
+
+
+def test_the_queue_of_the_path_before_is_not_told_of_the_new_one() -> None:
+    receiver, _ = new_receiver()
+    for tick in range(420):
+        now = tick * 0.01
+        if tick % 2 == 0:
+            late = 20 if 2.0 <= now < 4.0 else 0
+            receiver.push(now, paper_packet(tick // 2 - late if tick // 2 >= late else 0))
+        if tick == 400:
+            assert receiver.report().queue > 0.35
+            receiver.path_changed(now)
+        receiver.pull(now)
+        if tick >= 410:
+            assert receiver.report().queue < 0.02
 
 
 def test_nothing_grows_however_long_nobody_pulls_or_sends() -> None:

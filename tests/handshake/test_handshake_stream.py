@@ -302,3 +302,23 @@ def test_what_was_sent_twice_tells_no_round_trip_but_ends_the_count_of_timeouts(
     assert sender.round_trip.seconds == pytest.approx(0.1)
     sender.send(now + 1, b"y")
     assert sender.next_wake() == pytest.approx(now + 1 + first)
+
+
+def test_an_acknowledgement_that_was_overtaken_tells_no_round_trip_of_long_ago() -> None:
+    sender = Stream()
+    sender.round_trip.add(0.1)
+    sender.send(0.0, b"x")
+    sender.wake(0.31)  # sent again, and one of the two is lost
+    sender.ack(0.4, encode_ack(1, 0))
+    sender.send(3.0, b"y")
+    sender.send(3.0, b"z")
+    sender.ack(3.1, encode_ack(3, 0))
+    sender.ack(3.11, encode_ack(2, 0))  # left before the other one
+    assert sender.round_trip.seconds == pytest.approx(0.1)
+    late = Stream()
+    late.round_trip.add(0.1)
+    late.send(0.0, b"x")
+    late.wake(0.31)
+    late.ack(0.4, encode_ack(1, 0))
+    late.ack(60.0, encode_ack(1, 0))  # from whoever: no round trip is as long as that
+    assert late.round_trip.seconds == pytest.approx(0.1)
