@@ -222,7 +222,8 @@ class Capacity:
     ) -> None:  # fmt: skip
         least = 2 * QUEUE_HIGH_SECONDS if climb.is_own_queue(now) else QUEUE_PROBE_SECONDS
         is_queueing = queue >= max(least, QUEUE_OF_JITTER * report.jitter)
-        if self._at and (is_queueing or climb.has_more_loss(now, report)):
+        is_losing = climb.is_losing_more(now, report)
+        if self._at and (is_queueing or is_losing):
             self._climb = None
             late = now - self._since < REFINE_SECONDS  # then the queue is that of the step before
             self._overfull(now, report, self._queues.slope(), self._climbed_from if late else 0.0)

@@ -135,8 +135,10 @@ class Climb:
         """Whether a queue that is told now comes from a train or a pulse, and not from the step."""
         return self.pulse is not None or now < self._own_until
 
-    def has_more_loss(self, now: float, report: Report) -> bool:
-        """Whether more is lost than at the lowest step, by so much that it is the rate.
+    def is_losing_more(self, now: float, report: Report) -> bool:
+        """Whether more is lost than at the lowest step, by so much and for so long that it is the rate.
+
+        To be asked at each report, as it counts for how long.
 
         Where the round trip is known and was never long, the line is not full, and loses by chance: at the lowest step
         there were too few packets to tell by how much.

@@ -22,8 +22,9 @@ HEARD_SECONDS: Final = 0.1
 """What the other side tells is looked at so often; at once where it is new."""
 HIDDEN_SECONDS: Final = 0.2
 """By so much longer than the least of the path, a round trip tells of a queue ..."""
-HIDDEN_FOR_SECONDS: Final = 1.0
-"""... if it was for so long: when the line has stood still, it is known late that it goes on."""
+HIDDEN_REPORTS: Final = 10
+"""... if it did so at as many looks in a row, a second or more: while the line stands still nothing is told, and only
+the next probes show that it goes on."""
 WAYS_MAX: Final = 8
 """Paths remembered: one that packets have come by before brings nothing new about the least delay."""
 
@@ -47,8 +48,9 @@ class Transceiver:
         """Of the last seconds, not smoothed; the owner keeps it up to date."""
         self._least_trip = float("inf")
         """Of the present path, as far as is known."""
-        self._trips: deque[tuple[float, float]] = deque(maxlen=round(HIDDEN_FOR_SECONDS / HEARD_SECONDS))
-        """Round trips of the last moments, and when they were looked at."""
+        self._trips: deque[float] = deque(maxlen=HIDDEN_REPORTS)
+        """Round trips at the last looks."""
+        self._looked_at = now
         self._paths = 0
         self._heard: Report | None = None
         self._heard_at = now
@@ -105,12 +107,12 @@ class Transceiver:
         if self.sender.paths != self._paths:
             self._paths, self._least_trip = self.sender.paths, self._least_trip + PATH_TRIP_SECONDS
         self._least_trip = min(self._least_trip, self.round_trip)
-        while self._trips and self._trips[0][0] < now - HIDDEN_FOR_SECONDS:
-            self._trips.popleft()
-        if not self._trips or now - self._trips[-1][0] >= HEARD_SECONDS:
-            self._trips.append((now, self.round_trip))
-        lasting = min(self.round_trip, *(trip for _, trip in self._trips))
-        hidden = lasting - self._least_trip - self.sender.telling.queue
+        if now - self._looked_at >= HEARD_SECONDS:
+            self._trips.append(self.round_trip)
+            self._looked_at = now
+        if len(self._trips) < HIDDEN_REPORTS:
+            return 0.0
+        hidden = min(self.round_trip, *self._trips) - self._least_trip - self.sender.telling.queue
         return hidden if hidden >= HIDDEN_SECONDS and not self.receiver.is_little else 0.0
 
     @property

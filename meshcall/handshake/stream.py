@@ -199,6 +199,7 @@ class Stream:
         if not arrived:
             self._sent_too_soon(now)
             return
+        newest = self._flight[arrived[-1]]
         for number in arrived:
             segment = self._flight.pop(number)
             self._waiting -= len(segment.data)
@@ -207,8 +208,8 @@ class Stream:
                 self._reached_at = max(self._reached_at, (segment.sent_at, number))
             else:
                 self._again = deque(segment.times[1:])
-        if len(segment.times) == 1:  # else nobody knows which of them has come (Karn); and not of lower ones, whose own
-            self.round_trip.add(now - segment.sent_at)  # acknowledgement may have been lost (RFC 9002, 5.1)
+        if len(newest.times) == 1:  # else nobody knows which of them has come (Karn); and not of lower ones, whose own
+            self.round_trip.add(now - newest.sent_at)  # acknowledgement may have been lost (RFC 9002, 5.1)
             self._again.clear()
         self.round_trip.answered()
         step = 1.0 if self._congestion < self._threshold else 1.0 / self._congestion

@@ -101,6 +101,23 @@ def test_losses_of_a_moment_do_not_end_the_climb() -> None:
     assert capacity.step.bits_per_second == 70_000 and not capacity.is_narrow
 
 
+def test_losses_of_a_moment_right_after_the_first_step_up_do_not_end_the_climb() -> None:
+    """Nothing was lost at the lowest step, which counts as well."""
+    capacity = Capacity(START, 70_000)
+    capacity.ring(START)
+    stepped = 0.0
+
+    def report(now: float, one: Report) -> Report:
+        nonlocal stepped
+        if not stepped and capacity._at:
+            stepped = now
+        return Report(loss=0.4, burst=2.0) if stepped and now < stepped + 0.4 else one
+
+    drive(3.0, Line(1e7), report, capacity=capacity)
+    assert stepped
+    assert capacity.step.bits_per_second >= 58_000
+
+
 def test_a_pulse_that_failed_by_chance_and_is_passed_later_leaves_no_narrow_line() -> None:
     """Of 60 calls over a jittery mobile network a fifth went back from 58,000 to 45,000 or less for that."""
     capacity = Capacity(START, 70_000)

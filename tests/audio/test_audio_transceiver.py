@@ -193,3 +193,27 @@ def test_round_trips_of_a_line_that_stood_still_are_no_queue() -> None:
         ring(end, packets, begin=begin)
         sizes.add(end.transceiver.sender.shape.size)
     assert sizes == {121}, "70,000 with the headers"
+
+
+def test_a_standstill_in_which_nothing_is_told_is_no_queue_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a second, both ways: the first look after it sees the round trip of a probe that had waited."""
+    end = End()
+    end.transceiver.round_trip = 0.1
+    ring(end, 400)
+    end.transceiver.open(START + 8.1, 1)
+    ring(end, 300, begin=410)
+    told: list[float] = []
+    reported = end.transceiver.sender.reported
+
+    def noted(
+        now: float, report: Report, round_trip: float | None = None, *, hidden: float, late: float | None
+    ) -> None:
+        told.append(hidden)
+        reported(now, report, round_trip, hidden=hidden, late=late)
+
+    monkeypatch.setattr(end.transceiver.sender, "reported", noted)
+    end.transceiver.round_trip = 1.6
+    ring(end, 20, begin=790)  # 1.6 s later
+    end.transceiver.round_trip = 0.1
+    ring(end, 50, begin=810)
+    assert told and max(told) == 0.0
